@@ -1,0 +1,31 @@
+/* The collective interface. The engine knows no MPI: worker/comm_*.c gives it one of these.
+ * All ranks call the same functions in the same order. Every call blocks. A failed collective
+ * is reported once, by its return value; the run then ends (there is no recovery inside a step). */
+#ifndef HEBB_ENGINE_COMM_H
+#define HEBB_ENGINE_COMM_H
+
+#include "engine/real.h"
+#include "proto/base/err.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct comm;
+
+struct comm_ops {
+    const char *name; /* "self", "mpi" */
+    /* data[i] = sum over ranks; every rank gets the same bits. */
+    int (*sum_real)(struct comm *comm, real *data, size_t count, struct err *err);
+    int (*sum_double)(struct comm *comm, double *data, size_t count, struct err *err);
+    int (*min_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);
+    int (*max_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);
+    int (*broadcast)(struct comm *comm, void *data, size_t bytes, int root, struct err *err);
+    int (*barrier)(struct comm *comm, struct err *err);
+    void (*destroy)(struct comm *comm);
+};
+
+struct comm {
+    const struct comm_ops *ops;
+    int rank, size;
+};
+
+#endif

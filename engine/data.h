@@ -1,0 +1,43 @@
+/* Training data: token streams from text files and shards, cut into windows, drawn in a shuffled order
+ * that is a pure function of (seed, position). */
+#ifndef HEBB_ENGINE_DATA_H
+#define HEBB_ENGINE_DATA_H
+
+#include "proto/base/err.h"
+#include <stddef.h>
+#include <stdint.h>
+
+enum dataset_split { SPLIT_TRAIN, SPLIT_VALIDATION };
+
+/* Byte tokenizer: token = byte, DATA_SEPARATOR ends every document. */
+enum { DATA_SEPARATOR = 256, DATA_BYTES_VOCAB = 257 };
+
+struct dataset_config {
+    const char *const *train;        /* files, folders (walked, sorted by path), globs */
+    size_t train_count;
+    const char *const *validation;
+    size_t validation_count;         /* 0: hold validation_fraction of train out */
+    double validation_fraction;      /* 0: no validation split */
+    const char *format;              /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
+    size_t context;                  /* window = context inputs and as many targets, one further on */
+    size_t vocab;                    /* every token must be below */
+    uint64_t seed;
+};
+
+struct dataset; /* maps its files; opaque */
+
+/* Opens, checks and indexes all files; each fault (missing, empty, truncated, token >= vocab, too short for
+ * one window) names file and reason. rank/world share the token check: each rank scans its part. */
+int dataset_open(struct dataset **out, const struct dataset_config *config, int rank, int world,
+                 struct err *err);
+void dataset_close(struct dataset *data);
+
+size_t dataset_windows(const struct dataset *data, enum dataset_split split);
+uint64_t dataset_tokens(const struct dataset *data, enum dataset_split split);
+
+/* Window number `sample` of the endless shuffled order (train) or of file order (validation, sample <
+ * windows): inputs, targets (context) each. Every epoch is another permutation of all windows. */
+int dataset_window(const struct dataset *data, enum dataset_split split, uint64_t sample,
+                   int32_t *inputs, int32_t *targets, struct err *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* Sparse methods: a registry of rows. A method decides how the masks start and how a refresh picks the links
+ * to remove and to grow; the projection to legal patterns, the state repair and the statistics are shared
+ * (sparse/refresh.c). */
+#ifndef HEBB_ENGINE_METHOD_H
+#define HEBB_ENGINE_METHOD_H
+
+#include "engine/comm.h"
+#include "engine/model.h"
+
+enum removal_rule { REMOVAL_MAGNITUDE, REMOVAL_RI };
+enum score_rule { SCORE_CH2_L3N, SCORE_CH3_L3N, SCORE_RANDOM };
+enum repair_rule { REPAIR_CHANGED, REPAIR_NONE, REPAIR_ALL };
+
+struct method_config {
+    const char *name;      /* a registry row */
+    uint64_t seed;
+    size_t steps;          /* of the run */
+    size_t interval;       /* steps between refreshes */
+    double until;          /* T_end = until * steps */
+    double zeta;
+    enum removal_rule removal;
+    bool soft;             /* soft removal (temperature) and soft regrowth (times U) */
+    double temperature_start, temperature_end;
+    enum score_rule score;
+    enum repair_rule repair;
+};
+
+/* What a refresh did to one matrix. */
+struct refresh_stats {
+    const char *name;       /* the parameter's name without ".weight" */
+    double density;
+    size_t removed;         /* links dropped in the removal step */
+    size_t changed_groups;  /* groups whose pattern differs afterwards */
+    double flip_rate;       /* links of the new mask that the old one lacked / links */
+    double explored;        /* share of all positions that were ever active */
+    size_t patterns[16];    /* groups per code; pattern_count == 0 when there are more than 16 */
+    size_t pattern_count;
+    size_t dead_columns;    /* inputs without any link */
+    uint64_t hash;
+};
+
+/* Called once per matrix with the codes of before the refresh (dout, din / m), e.g. to write history. */
+struct refresh_observer {
+    void *context;
+    int (*matrix)(void *context, size_t target, const struct nm *w, const uint16_t *codes_before,
+                  const struct refresh_stats *stats, struct err *err);
+};
+
+struct method {
+    const char *name;
+    bool sparse;                                   /* false: dense */
+    bool refreshes;                                /* false: the mask never changes */
+    /* Method's own fixed choices over the config (e.g. set: hard magnitude removal, random score). */
+    void (*configure)(struct method_config *config);
+};
+
+const struct method *method_find(const char *name);         /* NULL if unknown */
+const struct method *method_table(size_t *count);
+
+struct refresher; /* scratch for the largest matrix and the explored bit maps, sized once */
+
+int refresher_create(struct refresher **out, const struct method_config *config, struct model *model,
+                     struct err *err);
+void refresher_destroy(struct refresher *refresher);
+size_t refresher_bytes(const struct model_shape *shape, const struct method_config *config);
+
+/* True if the masks are to be refreshed after optimizer step `step` (1-based). */
+bool refresher_due(const struct refresher *refresher, size_t step);
+double refresher_zeta(const struct refresher *refresher, size_t step);
+
+/* Refreshes every target matrix of the model, number `refresh` (1-based), after step `step`. Gradient-free;
+ * the same masks on every rank by construction. Leaves the packs rebuilt. */
+int refresher_run(struct refresher *refresher, size_t step, size_t refresh,
+                  const struct refresh_observer *observer, struct err *err);
+
+/* The explored bit maps, for checkpoints: one bit per dense position of every target, in params order. */
+uint8_t *refresher_explored(struct refresher *refresher, size_t *bytes);
+
+/* Compares mask hashes over the ranks; on a difference broadcasts rank 0's codes, weights and moments of the
+ * matrices that differ. *repaired gets their number. */
+int masks_agree(struct model *model, struct comm *comm, size_t *repaired, struct err *err);
+
+#endif

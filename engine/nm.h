@@ -1,0 +1,56 @@
+/* N:M matrices: exactly N of every M contiguous entries of a row are stored.
+ *
+ * W is (dout, din). Group g of row o covers columns M*g .. M*g + M-1. Its pattern is a bit mask
+ * (bit j = column M*g + j is active); a code is the pattern's place in the table of all C(M, N)
+ * patterns, ordered by ascending mask. values holds the active entries of a row group by group,
+ * columns ascending. Nothing dense is kept. */
+#ifndef HEBB_ENGINE_NM_H
+#define HEBB_ENGINE_NM_H
+
+#include "engine/real.h"
+#include "proto/base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { NM_M_MAX = 16, NM_PATTERNS_MAX = 12870 /* C(16, 8) */ };
+
+struct pattern_table {
+    unsigned n, m;
+    size_t count;          /* C(m, n) */
+    uint16_t *mask;        /* (count) ascending */
+    uint16_t *code_of;     /* (1 << m): code of a mask, 0xffff if not legal */
+    uint8_t *column;       /* (count, n): columns of pattern p inside its group, ascending */
+};
+
+/* 1 <= n < m <= NM_M_MAX, else ERR_INVALID. */
+int pattern_table_create(struct pattern_table **out, unsigned n, unsigned m, struct err *err);
+void pattern_table_destroy(struct pattern_table *table);
+
+/* Pointers into slabs that the model owns; pack belongs to the device (ops->nm_repack). */
+struct nm {
+    size_t dout, din;      /* din % m == 0 */
+    unsigned n, m;
+    const struct pattern_table *patterns;
+    real *values;          /* (dout, din / m * n) */
+    uint16_t *codes;       /* (dout, din / m) */
+    void *pack;            /* device-private index form of codes, ops->nm_pack_size bytes */
+};
+
+static inline size_t nm_groups(const struct nm *w) { return w->din / w->m; }          /* of a row */
+static inline size_t nm_row_values(const struct nm *w) { return w->din / w->m * w->n; }
+static inline size_t nm_count(const struct nm *w) { return w->dout * nm_row_values(w); }
+
+/* out (dout, din): the dense form, exact zeros where the mask is zero. */
+void nm_to_dense(const struct nm *w, real *out);
+
+/* out (dout, din) bytes: the mask as 0/1. */
+void nm_to_mask(const struct nm *w, uint8_t *out);
+
+/* XXH3-64 over dout, din, n, m and the codes: equal masks, equal hashes. */
+uint64_t nm_mask_hash(const struct nm *w);
+
+/* ERR_CORRUPT naming the first code that is not below patterns->count. */
+int nm_check(const struct nm *w, struct err *err);
+
+#endif

@@ -1,0 +1,148 @@
+/* The op contract: every operation of the model, one function pointer each.
+ *
+ * A device is a struct device and a table of ops. ref (ops_ref_*.c) implements every row in plain C,
+ * token-major; cpu (cpu/) overrides rows with fast kernels in its own layout. The layout of an
+ * *activation* (act, shape (rows, dim), rows = tokens) belongs to the device: only ops look inside,
+ * act_load and act_store convert from and to token-major. Weights, gradients, per-row scalars and
+ * tokens are plain row-major arrays for every device. tests/engine/test_ops.c runs every row of every
+ * device against ref, tests/engine/test_ops_f64.c by finite differences.
+ *
+ * Rules for all rows: buffers do not alias unless said; "+=" accumulates, "=" overwrites; sums over
+ * tokens and features are in real unless said; results have the same bits for every number of
+ * threads; nothing is allocated (device_reserve sized the scratch); programmer mistakes assert. */
+#ifndef HEBB_ENGINE_OPS_H
+#define HEBB_ENGINE_OPS_H
+
+#include "engine/nm.h"
+#include "engine/pool.h"
+#include "engine/real.h"
+#include "proto/base/err.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct device;
+
+/* Shape of a batch of sequences for attention and RoPE: rows = batch * context, row b * context + t. */
+struct attention_shape {
+    size_t batch, context;       /* B, T */
+    size_t heads, kv_heads;      /* H, K; H % K == 0; query head h reads key/value head h / (H / K) */
+    size_t head_dim;             /* D, even */
+};
+
+struct adamw_args {
+    real lr, beta1, beta2, eps, weight_decay;
+    real correction1, correction2; /* 1 - beta1^t, 1 - beta2^t */
+    real grad_scale;               /* multiplies the gradient: clipping, 1 / tokens */
+};
+
+struct ops {
+    const char *name;
+
+    /* Elements of real that an activation (rows, dim) takes, padding included. */
+    size_t (*act_size)(size_t rows, size_t dim);
+    void (*act_load)(struct device *dev, real *act, const real *host, size_t rows, size_t dim);
+    void (*act_store)(struct device *dev, real *host, const real *act, size_t rows, size_t dim);
+    /* out = a + b; out may alias a or b. act (rows, dim) */
+    void (*act_add)(struct device *dev, real *out, const real *a, const real *b, size_t rows, size_t dim);
+
+    /* out[r] = table[tokens[r]]. out: act (rows, dim); table (vocab, dim) */
+    void (*embed_forward)(struct device *dev, real *out, const real *table, const int32_t *tokens,
+                          size_t rows, size_t dim);
+    /* dtable[tokens[r]] += dout[r], rows in ascending order. dtable (vocab, dim) */
+    void (*embed_backward)(struct device *dev, real *dtable, const real *dout, const int32_t *tokens,
+                           size_t rows, size_t vocab, size_t dim);
+
+    /* rstd[r] = 1 / sqrt(mean_i(x[r,i]^2) + eps); out[r,i] = x[r,i] * rstd[r] * w[i].
+     * x, out: act (rows, dim); w (dim); rstd (rows). Zhang & Sennrich 2019, eq. 4. */
+    void (*rmsnorm_forward)(struct device *dev, real *out, real *rstd, const real *x, const real *w,
+                            real eps, size_t rows, size_t dim);
+    /* dx[r,i] += rstd (w_i dout_i - x_i rstd^2 / dim * sum_j dout_j w_j x_j); dw[i] += sum_r dout x rstd. */
+    void (*rmsnorm_backward)(struct device *dev, real *dx, real *dw, const real *dout, const real *x,
+                             const real *w, const real *rstd, size_t rows, size_t dim);
+
+    /* y = x W^T. x: act (rows, din); y: act (rows, dout) */
+    void (*nm_forward)(struct device *dev, real *y, const real *x, const struct nm *w, size_t rows);
+    /* dx = dy W, or dx += dy W if accumulate. */
+    void (*nm_backward_x)(struct device *dev, real *dx, const real *dy, const struct nm *w, size_t rows,
+                          int accumulate);
+    /* dvalues[k] += sum_r dy[r, row(k)] x[r, column(k)] for active weights only. Shape of w->values. */
+    void (*nm_backward_w)(struct device *dev, real *dvalues, const real *dy, const real *x,
+                          const struct nm *w, size_t rows);
+    /* Bytes of w->pack (0: none) and its making from w->codes; called at start and after every mask
+     * change. The pack holds indices only, never values. */
+    size_t (*nm_pack_size)(const struct nm *w);
+    void (*nm_repack)(struct device *dev, struct nm *w);
+
+    /* The same three products with a dense W (dout, din); dw (dout, din). */
+    void (*dense_forward)(struct device *dev, real *y, const real *x, const real *w, size_t rows,
+                          size_t din, size_t dout);
+    void (*dense_backward_x)(struct device *dev, real *dx, const real *dy, const real *w, size_t rows,
+                             size_t din, size_t dout, int accumulate);
+    void (*dense_backward_w)(struct device *dev, real *dw, const real *dy, const real *x, size_t rows,
+                             size_t din, size_t dout);
+
+    /* Rotates pairs (i, i + D/2) of every head by angle t * theta^(-2i/D), in place, t = the row's place
+     * in its sequence (Su et al. 2021, split-half convention). x: act (rows, heads * D).
+     * cosine, sine: (context, D / 2). backward = the rotation by the negative angle. */
+    void (*rope_forward)(struct device *dev, real *x, const real *cosine, const real *sine,
+                         const struct attention_shape *shape, size_t heads);
+    void (*rope_backward)(struct device *dev, real *dx, const real *cosine, const real *sine,
+                          const struct attention_shape *shape, size_t heads);
+
+    /* out = softmax(q k^T / sqrt(D), causal) v per sequence and head; lse = log-sum-exp of the scores.
+     * q, out: act (rows, H * D); k, v: act (rows, K * D); lse (rows, H). No T x T matrix is stored. */
+    void (*attention_forward)(struct device *dev, real *out, real *lse, const real *q, const real *k,
+                              const real *v, const struct attention_shape *shape);
+    /* dq, dk, dv = gradients (overwritten). */
+    void (*attention_backward)(struct device *dev, real *dq, real *dk, real *dv, const real *dout,
+                               const real *out, const real *lse, const real *q, const real *k,
+                               const real *v, const struct attention_shape *shape);
+
+    /* out = silu(gate) * up, silu(x) = x / (1 + exp(-x)). All act (rows, dim). */
+    void (*swiglu_forward)(struct device *dev, real *out, const real *gate, const real *up, size_t rows,
+                           size_t dim);
+    /* dgate, dup = gradients (overwritten); dgate may alias dout. */
+    void (*swiglu_backward)(struct device *dev, real *dgate, real *dup, const real *dout, const real *gate,
+                            const real *up, size_t rows, size_t dim);
+
+    /* Output head and cross-entropy in chunks of tokens, logits never kept whole.
+     * loss[r] = logsumexp(x[r] W^T) - (x[r] W^T)[targets[r]]; 0 where targets[r] < 0.
+     * dx, dw NULL: loss only. Else, with d = scale * d loss / d logits: dx = d W; dw += d^T x.
+     * x, dx: act (rows, dim); w, dw (vocab, dim); loss (rows). */
+    void (*head_loss)(struct device *dev, real *loss, real *dx, real *dw, const real *x, const real *w,
+                      const int32_t *targets, real scale, size_t rows, size_t dim, size_t vocab);
+    /* logits (count, vocab), token-major, of rows first .. first + count - 1 of x: act (rows, dim). */
+    void (*head_logits)(struct device *dev, real *logits, const real *x, const real *w, size_t rows,
+                        size_t first, size_t count, size_t dim, size_t vocab);
+
+    /* g = grad_scale * g; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+     * w = (1 - lr wd) w - lr (m / correction1) / (sqrt(v / correction2) + eps).
+     * Loshchilov & Hutter 2019, algorithm 2. All (count). g is not changed. */
+    void (*adamw)(struct device *dev, real *w, real *m, real *v, const real *g, size_t count,
+                  const struct adamw_args *args);
+    /* Sum of x[i]^2 in double, in a fixed order. */
+    double (*sum_squares)(struct device *dev, const real *x, size_t count);
+};
+
+struct device {
+    const struct ops *ops;
+    struct pool *pool;      /* not owned; NULL: one thread */
+    void *scratch;          /* owned; sized by device_reserve */
+    size_t scratch_bytes;
+    void *private_data;     /* the device's own; released by device_destroy */
+};
+
+/* What the largest call of a run will need; device_reserve allocates for it. */
+struct device_limits {
+    size_t rows, dim_max, vocab, context, heads, head_dim;
+};
+
+/* One row per device: "ref", "cpu". ERR_UNSUPPORTED for a device that this build does not have,
+ * naming the ones it has. */
+int device_create(struct device **out, const char *name, struct pool *pool, struct err *err);
+void device_destroy(struct device *dev);
+int device_reserve(struct device *dev, const struct device_limits *limits, struct err *err);
+/* The scratch bytes that device_reserve would take: a pure function, for the memory estimate. */
+size_t device_scratch_bytes(const char *name, const struct device_limits *limits, unsigned threads);
+
+#endif

@@ -1,0 +1,65 @@
+/* Training: one step at a time. The trainer owns model, optimizer state, refresher and position; the caller owns
+ * device, data set and collective interface, and gets told what happened through a struct of callbacks. */
+#ifndef HEBB_ENGINE_TRAINER_H
+#define HEBB_ENGINE_TRAINER_H
+
+#include "engine/comm.h"
+#include "engine/data.h"
+#include "engine/method.h"
+#include "engine/model.h"
+
+struct trainer_config {
+    struct model_shape shape;
+    struct method_config method;
+    size_t steps, warmup;
+    size_t batch;            /* sequences per step over all ranks; batch % comm->size == 0 */
+    size_t micro_batch;      /* sequences per pass; divides batch / ranks */
+    size_t context;
+    uint64_t seed;
+    double lr, min_lr_ratio, beta1, beta2, eps, weight_decay, grad_clip; /* grad_clip 0: off */
+};
+
+struct step_result {
+    size_t step;             /* 1-based: steps done */
+    double loss;             /* mean over all tokens of all ranks, before the update */
+    double grad_norm;        /* before clipping */
+    double lr;
+    size_t tokens;           /* of this step over all ranks */
+    bool refreshed;          /* a refresh followed this step */
+    size_t refresh;          /* its number */
+    double zeta;
+    size_t repaired;         /* matrices whose masks differed between ranks and were repaired */
+};
+
+struct trainer {
+    struct trainer_config config;
+    struct device *dev;
+    struct comm *comm;
+    const struct dataset *data;
+    struct model *model;
+    struct refresher *refresher;   /* NULL unless the method refreshes */
+    size_t step;                   /* optimizer steps done */
+    size_t refresh;                /* refreshes done */
+    uint64_t tokens;               /* tokens seen */
+    int32_t *inputs, *targets;     /* (micro_batch, context) */
+    real *losses;                  /* (micro_batch * context) */
+};
+
+/* data may be NULL for a trainer that only loads and evaluates. Weights are initialised from the seed. */
+int trainer_create(struct trainer **out, const struct trainer_config *config, struct device *dev,
+                   struct comm *comm, const struct dataset *data, struct err *err);
+void trainer_destroy(struct trainer *trainer);
+
+/* One optimizer step: gradients over batch / ranks sequences in passes of micro_batch, all-reduce of the
+ * active gradients, clip, AdamW, then the refresh if one is due. */
+int trainer_step(struct trainer *trainer, const struct refresh_observer *observer,
+                 struct step_result *result, struct err *err);
+
+/* Mean validation loss over `sequences` windows (0: all), shared over the ranks. */
+int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, size_t *tokens,
+                     struct err *err);
+
+/* Learning rate of 1-based step: linear warm-up, then cosine to min_lr_ratio * lr. */
+double trainer_lr(const struct trainer_config *config, size_t step);
+
+#endif

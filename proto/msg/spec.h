@@ -1,0 +1,114 @@
+/* A job: the struct, its option tables, and the way from JSON to the struct and back.
+ *
+ * spec_parse reports every fault at once; spec_print writes all fields, so that spec.json needs no
+ * default to be understood. The tables are in spec_table.c, one static table per section; a sparse
+ * method's or optimizer's own options are rows there that name the methods they belong to. */
+#ifndef HEBB_MSG_SPEC_H
+#define HEBB_MSG_SPEC_H
+
+#include "proto/base/buf.h"
+#include "proto/base/err.h"
+#include "proto/base/opt.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    SPEC_BODY_MAX = 64 * 1024, /* bytes of a job's JSON */
+    SPEC_FAULTS_MAX = 64,      /* further faults are counted, not kept */
+    SPEC_VOCAB_BYTES = 257,    /* byte tokenizer: 256 bytes and the document separator */
+};
+
+struct job_spec {
+    char name[OPT_STRING_MAX]; /* "job" */
+    int64_t priority;          /* 0; higher first, -100..100 */
+    struct {
+        char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b; gives the next five */
+        int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
+        int64_t vocab;               /* tokenizer bytes: 257, else 32000 */
+        int64_t context;             /* 256 */
+        double rope_theta;           /* 10000 */
+        double norm_eps;             /* 1e-6 */
+        bool tie_embeddings;         /* false */
+    } model;
+    struct {
+        struct str_list train;        /* required: files, folders, globs */
+        struct str_list validation;   /* []; empty: validation_fraction of train is held out */
+        double validation_fraction;   /* 0.05, 0..0.5 */
+        char tokenizer[OPT_STRING_MAX]; /* bytes | none (token shards) */
+        char format[OPT_STRING_MAX];    /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
+    } data;
+    struct {
+        char method[OPT_STRING_MAX]; /* chts24; dense | static | set | chts24 */
+        int64_t n, m;                /* 1, 4 */
+        char layout[OPT_STRING_MAX]; /* row */
+        int64_t refresh_interval;    /* 100 steps */
+        double refresh_until;        /* 0.75, share of steps: T_end */
+        double zeta;                 /* 0.1 */
+        char removal[OPT_STRING_MAX]; /* magnitude | ri */
+        bool soft;                   /* true: soft removal and soft regrowth (chts24) */
+        double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
+        char score[OPT_STRING_MAX];  /* ch2-l3n | ch3-l3n | random; set: random */
+        char state_repair[OPT_STRING_MAX]; /* changed | none | all */
+    } sparsity;
+    struct {
+        char name[OPT_STRING_MAX]; /* adamw */
+        double lr;                 /* 0.001 */
+        double min_lr_ratio;       /* 0.1, end of the cosine */
+        double beta1, beta2, eps;  /* 0.9, 0.999, 1e-8 */
+        double weight_decay;       /* 0 */
+        double grad_clip;          /* 1.0; 0: off */
+    } optimizer;
+    struct {
+        char name[OPT_STRING_MAX]; /* none */
+    } adapter;
+    struct {
+        int64_t steps;            /* 10000 */
+        int64_t warmup;           /* min(1000, steps / 10) */
+        int64_t batch;            /* 256 sequences, global, a multiple of ranks */
+        int64_t micro_batch;      /* 0: chosen; sequences per rank and pass, divides batch / ranks */
+        int64_t context;          /* model.context; at most that */
+        uint64_t seed;            /* "1" */
+        int64_t eval_every;       /* 500 steps; 0: at the end only */
+        int64_t eval_sequences;   /* 256; validation sequences per evaluation; 0: all */
+        int64_t checkpoint_every; /* 500 steps; 0: at the end only */
+        int64_t keep;             /* 3 checkpoints */
+    } train;
+    struct {
+        char launcher[OPT_STRING_MAX]; /* local */
+        char device[OPT_STRING_MAX];   /* auto | cpu | cuda */
+        int64_t ranks;                 /* 1 */
+        int64_t threads;               /* 1, per rank */
+    } resources;
+    struct {
+        int64_t max;       /* 3 retries after failures */
+        double backoff_s;  /* 5; doubles per retry, at most 300 s */
+    } restart;
+};
+
+/* One fault of a request: a JSON pointer and why. */
+struct spec_fault {
+    char field[OPT_STRING_MAX];
+    char reason[ERR_TEXT_MAX];
+};
+
+struct spec_faults {
+    struct spec_fault items[SPEC_FAULTS_MAX];
+    size_t count; /* may exceed SPEC_FAULTS_MAX: the rest is not kept */
+};
+
+void spec_init(struct job_spec *spec); /* zeroed; valid for spec_release */
+void spec_release(struct job_spec *spec);
+
+/* Parses JSON text (len bytes, need not end with NUL), fills defaults, validates values and their
+ * combinations. On faults returns ERR_INVALID with the first in err and all in faults (may be
+ * NULL); spec is then released and zeroed. JSON syntax faults carry field "" and the position. */
+int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_faults *faults,
+               struct err *err);
+
+/* Appends the job as JSON, every field, in the tables' order. */
+void spec_print(const struct job_spec *spec, struct buf *out);
+
+/* The rows of all sections in order; *count gets their number. */
+const struct opt *spec_options(size_t *count);
+
+#endif
