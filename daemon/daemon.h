@@ -1,0 +1,40 @@
+/* hebbd's root context and its one poll loop.
+ *
+ * One thread: libmicrohttpd's epoll descriptor, a signalfd, children, timers and the event files share a loop
+ * (loop.c). No lock. Every turn: handle what is ready, then store_commit() once, then send what waits on the commit. */
+#ifndef HEBB_DAEMON_H
+#define HEBB_DAEMON_H
+
+#include "proto/base/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct store;
+struct jobs;
+struct http;
+struct loop;
+
+struct daemon_config {
+    char *state_dir;      /* STATE: /var/lib/hebb or $XDG_STATE_HOME/hebb */
+    char *listen;         /* "127.0.0.1:7077" */
+    char **data_roots;    /* canonical folders that a job's data paths must be under */
+    size_t data_root_count;
+    char *worker_path;    /* hebb-worker, hebb-shim: beside hebbd unless configured */
+    char *shim_path;
+    char *web_dir;        /* dashboard files */
+    int cores, gpus;      /* slots; 0 cores: of the machine */
+    int poll_ms;          /* event files and controls, default 200 */
+};
+
+struct daemon {
+    struct daemon_config config;
+    struct loop *loop;
+    struct store *store;
+    struct jobs *jobs;
+    struct http *http;
+    char token[65];       /* 64 hex digits, STATE/token, mode 0600 */
+    int64_t started_ms;
+    bool stopping;
+};
+
+#endif
