@@ -11,6 +11,11 @@
 
 enum { TOPOLOGY_NAME_MAX = 96, TOPOLOGY_MATRICES_MAX = 100000 };
 
+/* XXH3-64 of dout, din, n, m (each as uint64, little-endian) followed by the count codes (each as
+ * uint16, little-endian): equal masks have equal hashes. Allocates nothing. engine's nm_mask_hash. */
+uint64_t topology_mask_hash(uint64_t dout, uint64_t din, uint64_t n, uint64_t m,
+                            const uint16_t *codes, size_t count);
+
 struct topology_matrix {
     char name[TOPOLOGY_NAME_MAX];
     uint32_t dout, din, n, m;
