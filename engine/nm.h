@@ -53,4 +53,8 @@ uint64_t nm_mask_hash(const struct nm *w);
 /* ERR_CORRUPT naming the first code that is not below patterns->count. */
 int nm_check(const struct nm *w, struct err *err);
 
+/* Draws codes uniformly over the legal patterns, without bias, from philox (seed, PHILOX_INIT_MASK, stream,
+ * attempt, o * nm_groups + g); values stay as they are. stream: the matrix's number among the targets. */
+void nm_init_mask(struct nm *w, uint64_t seed, uint32_t stream);
+
 #endif

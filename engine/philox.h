@@ -8,7 +8,7 @@
 
 enum philox_purpose { /* never renumber: old runs resume with these */
     PHILOX_INIT_WEIGHT = 1, /* stream: parameter; index: element */
-    PHILOX_INIT_MASK = 2,   /* stream: matrix; index: group */
+    PHILOX_INIT_MASK = 2,   /* stream: matrix; round: attempt of the rejection; index: group */
     PHILOX_REMOVAL = 3,     /* stream: matrix; round: refresh; index: link (row * din + column) */
     PHILOX_REGROWTH = 4,    /* the same */
     PHILOX_MPR = 5,         /* stream: matrix; round: refresh; index: group */
@@ -20,8 +20,11 @@ struct philox {
     uint64_t seed;
     uint32_t purpose; /* philox_purpose */
     uint32_t stream;  /* below 2^24 */
-    uint64_t round;   /* below 2^24 */
+    uint64_t round;   /* below 2^32 */
 };
+
+/* The bare function: ten rounds over a 128-bit counter and a 64-bit key, low words first. */
+void philox_raw(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 /* Counter words: index low, index high, stream | purpose << 24, round; key: seed. */
 void philox_block(const struct philox *key, uint64_t index, uint32_t out[4]);
@@ -32,7 +35,8 @@ uint32_t philox_u32(const struct philox *key, uint64_t index);
 /* Uniform in the open interval (0, 1): (u32 + 0.5) / 2^32, exact in double. */
 double philox_uniform(const struct philox *key, uint64_t index);
 
-/* Standard normal by Box-Muller from words 2k and 2k+1 of the pair that index is in. */
+/* Standard normal by Box-Muller from the words u, v of the pair (2k, 2k + 1) that index is in:
+ * sqrt(-2 ln u) times cos(2 pi v) for the even index, sin(2 pi v) for the odd one. */
 double philox_normal(const struct philox *key, uint64_t index);
 
 /* Fill for ranges [first, first + count). */

@@ -1,0 +1,70 @@
+/* The table of the C(m, n) legal patterns of a group. */
+#include "engine/nm.h"
+#include "proto/base/mem.h"
+#include <assert.h>
+#include <stdlib.h>
+
+enum { CODE_NONE = 0xffff };
+
+static size_t choose(unsigned m, unsigned n)
+{
+    size_t c = 1;
+    for (unsigned i = 1; i <= n; i++)
+        c = c * (m - n + i) /
+            i; /* exact: a product of i successive numbers is divisible by i! */
+    return c;
+}
+
+static void fill(struct pattern_table *table)
+{
+    size_t p = 0;
+    for (unsigned mask = 0; mask < 1U << table->m; mask++) {
+        table->code_of[mask] = CODE_NONE;
+        if ((unsigned)__builtin_popcount(mask) != table->n)
+            continue;
+        table->mask[p] = (uint16_t)mask;
+        table->code_of[mask] = (uint16_t)p;
+        uint8_t *column = table->column + p * table->n;
+        for (unsigned j = 0; j < table->m; j++)
+            if (mask >> j & 1)
+                *column++ = (uint8_t)j;
+        p++;
+    }
+    assert(p == table->count);
+}
+
+int pattern_table_create(struct pattern_table **out, unsigned n, unsigned m, struct err *err)
+{
+    *out = NULL;
+    if (m > NM_M_MAX || n < 1 || n >= m)
+        return err_set(err, ERR_INVALID, "pattern %u:%u: needs 1 <= N < M <= %d", n, m,
+                       NM_M_MAX);
+    struct pattern_table *table = mem_zeroed(1, sizeof *table);
+    if (!table)
+        return err_set(err, ERR_NO_MEMORY, "pattern %u:%u: no memory", n, m);
+    table->n = n;
+    table->m = m;
+    table->count = choose(m, n);
+    assert(table->count <= NM_PATTERNS_MAX);
+    table->mask = mem_zeroed(table->count, sizeof *table->mask);
+    table->code_of = mem_zeroed((size_t)1 << m, sizeof *table->code_of);
+    table->column = mem_zeroed(table->count * n, sizeof *table->column);
+    if (!table->mask || !table->code_of || !table->column) {
+        pattern_table_destroy(table);
+        return err_set(err, ERR_NO_MEMORY, "pattern %u:%u: no memory for %zu patterns", n, m,
+                       choose(m, n));
+    }
+    fill(table);
+    *out = table;
+    return 0;
+}
+
+void pattern_table_destroy(struct pattern_table *table)
+{
+    if (!table)
+        return;
+    free(table->mask);
+    free(table->code_of);
+    free(table->column);
+    free(table);
+}
