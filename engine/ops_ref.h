@@ -1,0 +1,66 @@
+/* The plain C reference of every row of ops.h: token-major, serial, written to be read. The
+ * contract of each function is the comment of its row in ops.h. Only the device tables include
+ * this. */
+#ifndef HEBB_ENGINE_OPS_REF_H
+#define HEBB_ENGINE_OPS_REF_H
+
+#include "engine/device.h"
+
+size_t ref_act_size(size_t rows, size_t dim);
+void ref_act_load(struct device *dev, real *act, const real *host, size_t rows, size_t dim);
+void ref_act_store(struct device *dev, real *host, const real *act, size_t rows, size_t dim);
+void ref_act_add(struct device *dev, real *out, const real *a, const real *b, size_t rows,
+                 size_t dim);
+void ref_embed_forward(struct device *dev, real *out, const real *table, const int32_t *tokens,
+                       size_t rows, size_t dim);
+void ref_embed_backward(struct device *dev, real *dtable, const real *dout,
+                        const int32_t *tokens, size_t rows, size_t vocab, size_t dim);
+
+void ref_rmsnorm_forward(struct device *dev, real *out, real *rstd, const real *x,
+                         const real *w, real eps, size_t rows, size_t dim);
+void ref_rmsnorm_backward(struct device *dev, real *dx, real *dw, const real *dout,
+                          const real *x, const real *w, const real *rstd, size_t rows,
+                          size_t dim);
+
+void ref_nm_forward(struct device *dev, real *y, const real *x, const struct nm *w,
+                    size_t rows);
+void ref_nm_backward_x(struct device *dev, real *dx, const real *dy, const struct nm *w,
+                       size_t rows, int accumulate);
+void ref_nm_backward_w(struct device *dev, real *dvalues, const real *dy, const real *x,
+                       const struct nm *w, size_t rows);
+size_t ref_nm_pack_size(const struct nm *w);
+void ref_nm_repack(struct device *dev, struct nm *w);
+
+void ref_dense_forward(struct device *dev, real *y, const real *x, const real *w, size_t rows,
+                       size_t din, size_t dout);
+void ref_dense_backward_x(struct device *dev, real *dx, const real *dy, const real *w,
+                          size_t rows, size_t din, size_t dout, int accumulate);
+void ref_dense_backward_w(struct device *dev, real *dw, const real *dy, const real *x,
+                          size_t rows, size_t din, size_t dout);
+
+void ref_rope_forward(struct device *dev, real *x, const real *cosine, const real *sine,
+                      const struct attention_shape *shape, size_t heads);
+void ref_rope_backward(struct device *dev, real *dx, const real *cosine, const real *sine,
+                       const struct attention_shape *shape, size_t heads);
+void ref_attention_forward(struct device *dev, real *out, real *lse, const real *q,
+                           const real *k, const real *v, const struct attention_shape *shape);
+void ref_attention_backward(struct device *dev, real *dq, real *dk, real *dv, const real *dout,
+                            const real *out, const real *lse, const real *q, const real *k,
+                            const real *v, const struct attention_shape *shape);
+
+void ref_swiglu_forward(struct device *dev, real *out, const real *gate, const real *up,
+                        size_t rows, size_t dim);
+void ref_swiglu_backward(struct device *dev, real *dgate, real *dup, const real *dout,
+                         const real *gate, const real *up, size_t rows, size_t dim);
+
+void ref_head_loss(struct device *dev, real *loss, real *dx, real *dw, const real *x,
+                   const real *w, const int32_t *targets, real scale, size_t rows, size_t dim,
+                   size_t vocab);
+void ref_head_logits(struct device *dev, real *logits, const real *x, const real *w,
+                     size_t rows, size_t first, size_t count, size_t dim, size_t vocab);
+
+void ref_adamw(struct device *dev, real *w, real *m, real *v, const real *g, size_t count,
+               const struct adamw_args *args);
+double ref_sum_squares(struct device *dev, const real *x, size_t count);
+
+#endif
