@@ -27,7 +27,8 @@ struct err {
 };
 
 /* Sets code and formatted text (cut at ERR_TEXT_MAX - 1) and returns code, so that
- * `return err_set(err, ERR_IO, "open %s: %m", path);` reads as one act. err may be NULL. */
+ * `return err_set(err, ERR_IO, "open %s: %s", path, strerror(errno));` reads as one act (-Wpedantic
+ * refuses %m). Arguments may point into err. err may be NULL. */
 int err_set(struct err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -34,14 +34,15 @@ int fsx_remove_tree(const char *path, struct err *err);
 bool fsx_exists(const char *path);
 
 /* Takes an exclusive flock on path (made if missing) and returns its descriptor in *fd.
- * ERR_CONFLICT if another process holds it. The lock lives as long as the descriptor does,
- * in every process that inherits it. */
+ * ERR_CONFLICT if another process holds it for longer than 100 ms. The lock lives as long as the
+ * descriptor does, in every process that inherits it. The descriptor is close-on-exec: who wants a
+ * program to inherit the lock clears FD_CLOEXEC before the exec. */
 int fsx_lock(int *fd, const char *path, struct err *err);
 
 /* True in *held if some process holds the lock on path; a missing file is not held. */
 int fsx_lock_held(bool *held, const char *path, struct err *err);
 
-/* Full write and read that survive EINTR and short counts. */
+/* Full write and read that survive EINTR and short counts. A read past the end is ERR_CORRUPT. */
 int fsx_write_all(int fd, const void *data, size_t len, struct err *err);
 int fsx_read_at(int fd, void *data, size_t len, uint64_t offset, struct err *err);
 
