@@ -28,6 +28,7 @@ struct step_result {
     bool refreshed;          /* a refresh followed this step */
     size_t refresh;          /* its number */
     double zeta;
+    double refresh_ms;       /* wall time of the refresh, the comparison of masks included */
     size_t repaired;         /* matrices whose masks differed between ranks and were repaired */
 };
 
