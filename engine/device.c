@@ -68,6 +68,12 @@ void device_destroy(struct device *dev)
     free(dev);
 }
 
+const struct ops *device_ops(const char *name)
+{
+    const struct device_row *row = device_row_find(name);
+    return row ? row->ops : NULL;
+}
+
 int device_reserve(struct device *dev, const struct device_limits *limits, struct err *err)
 {
     size_t bytes = device_row_of(dev)->scratch_bytes(limits, pool_threads(dev->pool));

@@ -141,6 +141,9 @@ struct device_limits {
  * naming the ones it has. */
 int device_create(struct device **out, const char *name, struct pool *pool, struct err *err);
 void device_destroy(struct device *dev);
+/* The ops of a device by name, NULL if this build lacks it: act_size and nm_pack_size are pure functions of their
+ * arguments' shapes, which is what a memory estimate needs. */
+const struct ops *device_ops(const char *name);
 int device_reserve(struct device *dev, const struct device_limits *limits, struct err *err);
 /* The scratch bytes that device_reserve would take: a pure function, for the memory estimate. */
 size_t device_scratch_bytes(const char *name, const struct device_limits *limits, unsigned threads);

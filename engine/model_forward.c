@@ -1,0 +1,111 @@
+#include "engine/model_private.h"
+#include <assert.h>
+
+/* y = x W^T for an N:M or dense weight. */
+static void linear_forward(const struct model *model, real *y, const real *x,
+                           const struct param *weight, size_t rows)
+{
+    struct device *dev = model->dev;
+    if (weight->nm)
+        dev->ops->nm_forward(dev, y, x, weight->nm, rows);
+    else
+        dev->ops->dense_forward(dev, y, x, model_weight(model, weight), rows, weight->cols,
+                                weight->rows);
+}
+
+static void norm_forward(const struct model *model, real *out, real *rstd, const real *x,
+                         const struct param *weight, size_t rows)
+{
+    struct device *dev = model->dev;
+    dev->ops->rmsnorm_forward(dev, out, rstd, x, model_weight(model, weight),
+                              (real)model->shape.norm_eps, rows, model->shape.hidden);
+}
+
+/* mid = x + Wo attention(rope(Wq norm(x)), rope(Wk norm(x)), Wv norm(x)) */
+static void attention_half(const struct model *model, const struct layer_saved *s, size_t layer,
+                           const struct attention_shape *shape)
+{
+    struct device *dev = model->dev;
+    const struct work *work = &model->private_data->work;
+    size_t rows = shape->batch * shape->context;
+    norm_forward(model, work->norm, s->rstd_in, s->x,
+                 model_layer_param(model, layer, LAYER_INPUT_NORM), rows);
+    linear_forward(model, s->q, work->norm, model_layer_param(model, layer, LAYER_Q), rows);
+    linear_forward(model, s->k, work->norm, model_layer_param(model, layer, LAYER_K), rows);
+    linear_forward(model, s->v, work->norm, model_layer_param(model, layer, LAYER_V), rows);
+    dev->ops->rope_forward(dev, s->q, work->cosine, work->sine, shape, shape->heads);
+    dev->ops->rope_forward(dev, s->k, work->cosine, work->sine, shape, shape->kv_heads);
+    dev->ops->attention_forward(dev, s->att, s->lse, s->q, s->k, s->v, shape);
+    linear_forward(model, work->branch, s->att, model_layer_param(model, layer, LAYER_O), rows);
+    dev->ops->act_add(dev, s->mid, s->x, work->branch, rows, model->shape.hidden);
+}
+
+/* out = mid + Wdown (silu(Wgate norm(mid)) * Wup norm(mid)) */
+static void mlp_half(const struct model *model, const struct layer_saved *s, real *out,
+                     size_t layer, size_t rows)
+{
+    struct device *dev = model->dev;
+    const struct work *work = &model->private_data->work;
+    norm_forward(model, work->norm, s->rstd_post, s->mid,
+                 model_layer_param(model, layer, LAYER_POST_NORM), rows);
+    linear_forward(model, s->gate, work->norm, model_layer_param(model, layer, LAYER_GATE),
+                   rows);
+    linear_forward(model, s->up, work->norm, model_layer_param(model, layer, LAYER_UP), rows);
+    dev->ops->swiglu_forward(dev, work->wide, s->gate, s->up, rows, model->shape.intermediate);
+    linear_forward(model, work->branch, work->wide, model_layer_param(model, layer, LAYER_DOWN),
+                   rows);
+    dev->ops->act_add(dev, out, s->mid, work->branch, rows, model->shape.hidden);
+}
+
+real *model_forward(struct model *model, const int32_t *tokens, size_t batch, size_t context,
+                    bool keep)
+{
+    struct model_private *p = model->private_data;
+    struct device *dev = model->dev;
+    assert(batch >= 1 && context >= 1 && context <= p->context);
+    assert(batch * context <= p->batch * p->context);
+    const struct model_shape *shape = &model->shape;
+    struct attention_shape attention = model_attention(shape, batch, context);
+    size_t rows = batch * context;
+    const struct param *embedding = &model->params[0];
+
+    real *x = keep ? p->saved[0].x : p->scratch.x;
+    dev->ops->embed_forward(dev, x, model_weight(model, embedding), tokens, rows,
+                            shape->hidden);
+    for (size_t layer = 0; layer < shape->layers; layer++) {
+        const struct layer_saved *s = keep ? &p->saved[layer] : &p->scratch;
+        attention_half(model, s, layer, &attention);
+        if (keep)
+            x = layer + 1 < shape->layers ? p->saved[layer + 1].x : p->work.out;
+        mlp_half(model, s, x, layer, rows);
+    }
+    norm_forward(model, p->work.norm, p->work.rstd_out, x,
+                 &model->params[1 + shape->layers * LAYER_PARAMS], rows);
+    return p->work.norm;
+}
+
+const struct param *model_head(const struct model *model)
+{
+    return &model->params[model->shape.tie_embeddings ? 0 : model->param_count - 1];
+}
+
+void model_loss(struct model *model, const int32_t *tokens, const int32_t *targets, real *loss,
+                size_t batch, size_t context)
+{
+    struct device *dev = model->dev;
+    const real *x = model_forward(model, tokens, batch, context, false);
+    dev->ops->head_loss(dev, loss, NULL, NULL, x, model_weight(model, model_head(model)),
+                        targets, REAL(0.0), batch * context, model->shape.hidden,
+                        model->shape.vocab);
+}
+
+void model_logits(struct model *model, const int32_t *tokens, real *logits, size_t batch,
+                  size_t context, size_t first, size_t count)
+{
+    struct device *dev = model->dev;
+    assert(first + count <= batch * context);
+    const real *x = model_forward(model, tokens, batch, context, false);
+    dev->ops->head_logits(dev, logits, x, model_weight(model, model_head(model)),
+                          batch * context, first, count, model->shape.hidden,
+                          model->shape.vocab);
+}

@@ -1,0 +1,90 @@
+#include "engine/model_private.h"
+#include "engine/philox.h"
+#include <math.h>
+#include <string.h>
+
+static const double EMBEDDING_STD = 0.02;
+enum { ROWS_PER_TASK = 64 };
+
+struct init {
+    const struct model *model;
+    const struct param *param;
+    struct philox mask, weight;
+    double std;
+};
+
+/* Codes and values of one row of an N:M matrix; an element's draw is that of its dense place.
+ */
+static void init_sparse_row(const struct init *init, size_t row)
+{
+    const struct nm *nm = init->param->nm;
+    size_t groups = nm_groups(nm);
+    for (size_t g = 0; g < groups; g++) {
+        uint64_t group = row * groups + g;
+        uint64_t code = (uint64_t)philox_u32(&init->mask, group) * nm->patterns->count >> 32;
+        nm->codes[group] = (uint16_t)code;
+        for (size_t i = 0; i < nm->n; i++) {
+            uint64_t column = g * nm->m + nm->patterns->column[code * nm->n + i];
+            double normal = philox_normal(&init->weight, row * nm->din + column);
+            nm->values[group * nm->n + i] = (real)(init->std * normal);
+        }
+    }
+}
+
+static void init_task(void *context, size_t task, unsigned thread)
+{
+    const struct init *init = context;
+    const struct param *param = init->param;
+    real *weights = model_weight(init->model, param);
+    size_t end = (task + 1) * ROWS_PER_TASK;
+    (void)thread;
+    for (size_t row = task * ROWS_PER_TASK; row < end && row < param->rows; row++) {
+        if (param->nm) {
+            init_sparse_row(init, row);
+            continue;
+        }
+        for (size_t column = 0; column < param->cols; column++) {
+            size_t place = row * param->cols + column;
+            weights[place] = (real)(init->std * philox_normal(&init->weight, place));
+        }
+    }
+}
+
+/* Standard deviation of a matrix; the two that write to the residual stream are scaled as in
+ * Radford et al. 2019, so that the stream's variance does not grow with depth. */
+static double init_std(const struct model *model, const struct param *param, size_t kind)
+{
+    const struct model_shape *shape = &model->shape;
+    if (!param->target)
+        return EMBEDDING_STD;
+    double fan_in = (double)param->cols * shape->n / shape->m;
+    double std = sqrt(1 / fan_in);
+    if (kind == LAYER_O || kind == LAYER_DOWN)
+        std /= sqrt(2 * (double)shape->layers);
+    return std;
+}
+
+void model_init(struct model *model, uint64_t seed)
+{
+    size_t target = 0;
+    for (size_t i = 0; i < model->param_count; i++) {
+        const struct param *param = &model->params[i];
+        struct init init = {
+            .model = model,
+            .param = param,
+            .mask = {.seed = seed, .purpose = PHILOX_INIT_MASK, .stream = (uint32_t)target},
+            .weight = {.seed = seed, .purpose = PHILOX_INIT_WEIGHT, .stream = (uint32_t)i},
+        };
+        if (param->target)
+            target++;
+        if (!param->decay) { /* a norm */
+            for (size_t k = 0; k < param->count; k++)
+                model_weight(model, param)[k] = REAL(1.0);
+            continue;
+        }
+        init.std = init_std(model, param, (i + LAYER_PARAMS - 1) % LAYER_PARAMS);
+        pool_run(model->dev->pool, (param->rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, init_task,
+                 &init);
+    }
+    model_repack(model);
+}
