@@ -1,0 +1,296 @@
+#include "engine/trainer.h"
+#include "engine/optim/optim.h"
+#include "proto/base/mem.h"
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of gradient that one collective carries. */
+enum { BUCKET_BYTES = 4 * 1024 * 1024 };
+
+/* Keeps the clip factor finite and the clipped norm just under the limit, as PyTorch's
+ * clip_grad_norm_ does. */
+static const double CLIP_EPS = 1e-6;
+
+static const double PI = 3.14159265358979323846;
+
+static int check_batch(const struct trainer_config *config, const struct comm *comm,
+                       struct err *err)
+{
+    size_t ranks = (size_t)comm->size;
+    if (config->steps < 1)
+        return err_set(err, ERR_INVALID, "train.steps is 0: must be at least 1");
+    if (config->batch < 1 || config->batch % ranks != 0)
+        return err_set(err, ERR_INVALID,
+                       "train.batch is %zu: must be a positive multiple of the %zu ranks",
+                       config->batch, ranks);
+    if (config->micro_batch < 1 || config->batch / ranks % config->micro_batch != 0)
+        return err_set(err, ERR_INVALID,
+                       "train.micro_batch is %zu: must divide the %zu sequences of a rank",
+                       config->micro_batch, config->batch / ranks);
+    if (config->context < 1 || config->context > config->shape.context)
+        return err_set(err, ERR_INVALID,
+                       "train.context is %zu: must be between 1 and model.context = %zu",
+                       config->context, config->shape.context);
+    return 0;
+}
+
+static int check_method(const struct trainer_config *config, struct err *err)
+{
+    const char *name = config->method.name ? config->method.name : "";
+    const struct method *method = method_find(name);
+    bool sparse = config->shape.n < config->shape.m;
+    if (!method)
+        return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": no such method", name);
+    if (method->sparse != sparse)
+        return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": does not go with %u:%u",
+                       name, config->shape.n, config->shape.m);
+    return 0;
+}
+
+static int create_buffers(struct trainer *trainer, struct err *err)
+{
+    size_t tokens = trainer->config.micro_batch * trainer->config.context;
+    trainer->inputs = mem_zeroed(tokens, sizeof *trainer->inputs);
+    trainer->targets = mem_zeroed(tokens, sizeof *trainer->targets);
+    trainer->losses = mem_zeroed(tokens, sizeof *trainer->losses);
+    if (!trainer->inputs || !trainer->targets || !trainer->losses)
+        return err_set(err, ERR_NO_MEMORY, "trainer: no memory for %zu tokens", tokens);
+    return 0;
+}
+
+int trainer_create(struct trainer **out, const struct trainer_config *config,
+                   struct device *dev, struct comm *comm, const struct dataset *data,
+                   struct err *err)
+{
+    const char *optimizer = config->optimizer ? config->optimizer : "adamw";
+    *out = NULL;
+    int rc = check_batch(config, comm, err);
+    if (rc == 0)
+        rc = check_method(config, err);
+    if (rc == 0 && !optimizer_find(optimizer))
+        rc =
+            err_set(err, ERR_INVALID, "optimizer.name is \"%s\": no such optimizer", optimizer);
+    if (rc != 0)
+        return rc;
+    struct trainer *trainer = mem_zeroed(1, sizeof *trainer);
+    if (!trainer)
+        return err_set(err, ERR_NO_MEMORY, "trainer: no memory");
+    *trainer = (struct trainer){.config = *config,
+                                .dev = dev,
+                                .comm = comm,
+                                .data = data,
+                                .optimizer = optimizer_find(optimizer)};
+    rc = model_create(&trainer->model, dev, &config->shape, config->micro_batch,
+                      config->context, true, err);
+    if (rc == 0)
+        rc = create_buffers(trainer, err);
+    if (rc == 0 && method_find(config->method.name)->refreshes)
+        rc = refresher_create(&trainer->refresher, &config->method, trainer->model, err);
+    if (rc != 0) {
+        trainer_destroy(trainer);
+        return rc;
+    }
+    model_init(trainer->model, config->seed);
+    *out = trainer;
+    return 0;
+}
+
+void trainer_destroy(struct trainer *trainer)
+{
+    if (!trainer)
+        return;
+    refresher_destroy(trainer->refresher);
+    model_destroy(trainer->model);
+    free(trainer->inputs);
+    free(trainer->targets);
+    free(trainer->losses);
+    free(trainer);
+}
+
+double trainer_lr(const struct trainer_config *config, size_t step)
+{
+    assert(step >= 1);
+    if (step <= config->warmup)
+        return config->lr * (double)step / (double)config->warmup;
+    if (step >= config->steps)
+        return config->lr * config->min_lr_ratio;
+    double progress =
+        (double)(step - config->warmup) / (double)(config->steps - config->warmup);
+    double floor = config->min_lr_ratio;
+    return config->lr * (floor + (1 - floor) * (1 + cos(PI * progress)) / 2);
+}
+
+/* Loads window number sample of split into place `slot` of inputs and targets. */
+static int load_window(struct trainer *trainer, enum dataset_split split, uint64_t sample,
+                       size_t slot, struct err *err)
+{
+    size_t at = slot * trainer->config.context;
+    return dataset_window(trainer->data, split, sample, trainer->inputs + at,
+                          trainer->targets + at, err);
+}
+
+/* This rank's share of the step: gradients into the slab, *loss gets the sum over its tokens.
+ */
+static int accumulate(struct trainer *trainer, double *loss, struct err *err)
+{
+    const struct trainer_config *config = &trainer->config;
+    struct model *model = trainer->model;
+    size_t share = config->batch / (size_t)trainer->comm->size;
+    uint64_t first =
+        (uint64_t)trainer->step * config->batch + (size_t)trainer->comm->rank * share;
+    size_t tokens = config->micro_batch * config->context;
+    real scale = (real)(1 / ((double)config->batch * (double)config->context));
+
+    memset(model->grads, 0, model->count * sizeof *model->grads);
+    *loss = 0;
+    for (size_t done = 0; done < share; done += config->micro_batch) {
+        for (size_t i = 0; i < config->micro_batch; i++) {
+            int rc = load_window(trainer, SPLIT_TRAIN, first + done + i, i, err);
+            if (rc != 0)
+                return rc;
+        }
+        model_forward_backward(model, trainer->inputs, trainer->targets, trainer->losses, scale,
+                               config->micro_batch, config->context);
+        for (size_t i = 0; i < tokens; i++)
+            *loss += (double)trainer->losses[i];
+    }
+    return 0;
+}
+
+/* Sums loss and gradients over the ranks. */
+static int reduce(struct trainer *trainer, double *loss, struct err *err)
+{
+    struct comm *comm = trainer->comm;
+    struct model *model = trainer->model;
+    const size_t bucket = BUCKET_BYTES / sizeof *model->grads;
+    int rc = comm->ops->sum_double(comm, loss, 1, err);
+    for (size_t at = 0; rc == 0 && at < model->count; at += bucket) {
+        size_t count = model->count - at < bucket ? model->count - at : bucket;
+        rc = comm->ops->sum_real(comm, model->grads + at, count, err);
+    }
+    return rc;
+}
+
+/* The refresh after the step, if one is due, and the check that all ranks have the same masks.
+ */
+static int refresh(struct trainer *trainer, const struct refresh_observer *observer,
+                   struct step_result *result, struct err *err)
+{
+    if (!trainer->refresher || !refresher_due(trainer->refresher, trainer->step))
+        return 0;
+    result->refreshed = true;
+    result->refresh = ++trainer->refresh;
+    result->zeta = refresher_zeta(trainer->refresher, trainer->step);
+    int rc = refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
+    rc = comm_agree(trainer->comm, rc, NULL, err);
+    if (rc == 0)
+        rc = masks_agree(trainer->model, trainer->comm, &result->repaired, err);
+    return rc;
+}
+
+static int check_finite(const char *what, double value, size_t step, struct err *err)
+{
+    if (isfinite(value))
+        return 0;
+    return err_set(err, ERR_INVALID,
+                   "%s is %s at step %zu: the run diverged; lower optimizer.lr or set "
+                   "optimizer.grad_clip",
+                   what,
+                   isnan(value) ? "nan"
+                   : value > 0  ? "inf"
+                                : "-inf",
+                   step);
+}
+
+int trainer_step(struct trainer *trainer, const struct refresh_observer *observer,
+                 struct step_result *result, struct err *err)
+{
+    const struct trainer_config *config = &trainer->config;
+    struct model *model = trainer->model;
+    size_t tokens = config->batch * config->context, step = trainer->step + 1;
+    double loss = 0;
+    if (!trainer->data)
+        return err_set(err, ERR_INVALID, "trainer: no data to train on");
+    int rc = comm_agree(trainer->comm, accumulate(trainer, &loss, err), NULL, err);
+    if (rc == 0)
+        rc = reduce(trainer, &loss, err);
+    if (rc != 0)
+        return rc;
+    loss /= (double)tokens;
+    double norm =
+        sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, model->count));
+    rc = check_finite("loss", loss, step, err);
+    if (rc == 0)
+        rc = check_finite("gradient norm", norm, step, err);
+    if (rc != 0)
+        return rc;
+
+    struct optim_args args = {.lr = trainer_lr(config, step),
+                              .beta1 = config->beta1,
+                              .beta2 = config->beta2,
+                              .eps = config->eps,
+                              .weight_decay = config->weight_decay,
+                              .grad_scale = 1,
+                              .step = step};
+    if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
+        args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
+    trainer->optimizer->step(model, &args);
+    trainer->step = step;
+    trainer->tokens += tokens;
+    *result = (struct step_result){
+        .step = step, .loss = loss, .grad_norm = norm, .lr = args.lr, .tokens = tokens};
+    return refresh(trainer, observer, result, err);
+}
+
+/* Sum of losses and number of targets over this rank's windows [first, last) of the `sequences`
+ * chosen. */
+static int evaluate_share(struct trainer *trainer, size_t first, size_t last, size_t sequences,
+                          double sums[2], struct err *err)
+{
+    size_t context = trainer->config.context, micro = trainer->config.micro_batch;
+    size_t windows = dataset_windows(trainer->data, SPLIT_VALIDATION);
+    for (size_t at = first; at < last; at += micro) {
+        size_t count = last - at < micro ? last - at : micro;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t window = (uint64_t)(at + i) * windows / sequences;
+            int rc = load_window(trainer, SPLIT_VALIDATION, window, i, err);
+            if (rc != 0)
+                return rc;
+        }
+        model_loss(trainer->model, trainer->inputs, trainer->targets, trainer->losses, count,
+                   context);
+        for (size_t i = 0; i < count * context; i++) {
+            sums[0] += (double)trainer->losses[i];
+            sums[1] += trainer->targets[i] >= 0 ? 1 : 0;
+        }
+    }
+    return 0;
+}
+
+int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, size_t *tokens,
+                     struct err *err)
+{
+    struct comm *comm = trainer->comm;
+    if (!trainer->data)
+        return err_set(err, ERR_INVALID, "trainer: no data to evaluate on");
+    size_t windows = dataset_windows(trainer->data, SPLIT_VALIDATION);
+    if (windows == 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "no validation data: set data.validation or data.validation_fraction");
+    if (sequences == 0 || sequences > windows)
+        sequences = windows;
+    size_t rank = (size_t)comm->rank, ranks = (size_t)comm->size;
+    double sums[2] = {0, 0};
+    int rc = evaluate_share(trainer, rank * sequences / ranks, (rank + 1) * sequences / ranks,
+                            sequences, sums, err);
+    rc = comm_agree(comm, rc, NULL, err);
+    if (rc == 0)
+        rc = comm->ops->sum_double(comm, sums, 2, err);
+    if (rc != 0)
+        return rc;
+    *loss = sums[0] / sums[1];
+    *tokens = (size_t)sums[1];
+    return 0;
+}
