@@ -1,0 +1,268 @@
+/* train.json: {"format", "step", "refresh", "tokens", "shape": {...}, "method": {...}, "run":
+ * {...}}. Each section is a table of fields, from which it is written, read and compared. */
+#include "engine/checkpoint_files.h"
+#include "engine/method_rules.h"
+#include "proto/json/json.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define META_FORMAT "hebb-checkpoint-1"
+
+enum meta_type {
+    META_SIZE,
+    META_UNSIGNED,
+    META_REAL,
+    META_BOOL,
+    META_STRING,
+    META_RULE,
+    META_SEED
+};
+
+struct meta_field {
+    const char *name;
+    enum meta_type type;
+    size_t offset;            /* in struct trainer_config */
+    const char *const *rules; /* META_RULE: the names of the enum's values */
+};
+
+#define FIELD(field) offsetof(struct trainer_config, field)
+
+static const struct meta_field shape_fields[] = {
+    {"hidden", META_SIZE, FIELD(shape.hidden), NULL},
+    {"intermediate", META_SIZE, FIELD(shape.intermediate), NULL},
+    {"layers", META_SIZE, FIELD(shape.layers), NULL},
+    {"heads", META_SIZE, FIELD(shape.heads), NULL},
+    {"kv_heads", META_SIZE, FIELD(shape.kv_heads), NULL},
+    {"vocab", META_SIZE, FIELD(shape.vocab), NULL},
+    {"context", META_SIZE, FIELD(shape.context), NULL},
+    {"rope_theta", META_REAL, FIELD(shape.rope_theta), NULL},
+    {"norm_eps", META_REAL, FIELD(shape.norm_eps), NULL},
+    {"tie_embeddings", META_BOOL, FIELD(shape.tie_embeddings), NULL},
+    {"n", META_UNSIGNED, FIELD(shape.n), NULL},
+    {"m", META_UNSIGNED, FIELD(shape.m), NULL},
+    {0},
+};
+
+static const struct meta_field method_fields[] = {
+    {"name", META_STRING, FIELD(method.name), NULL},
+    {"interval", META_SIZE, FIELD(method.interval), NULL},
+    {"until", META_REAL, FIELD(method.until), NULL},
+    {"zeta", META_REAL, FIELD(method.zeta), NULL},
+    {"removal", META_RULE, FIELD(method.removal), removal_rule_names},
+    {"soft", META_BOOL, FIELD(method.soft), NULL},
+    {"temperature_start", META_REAL, FIELD(method.temperature_start), NULL},
+    {"temperature_end", META_REAL, FIELD(method.temperature_end), NULL},
+    {"score", META_RULE, FIELD(method.score), score_rule_names},
+    {"repair", META_RULE, FIELD(method.repair), repair_rule_names},
+    {0},
+};
+
+/* What the course of the run depends on. micro_batch, ranks and threads may change between
+ * attempts. */
+static const struct meta_field run_fields[] = {
+    {"steps", META_SIZE, FIELD(steps), NULL},
+    {"warmup", META_SIZE, FIELD(warmup), NULL},
+    {"batch", META_SIZE, FIELD(batch), NULL},
+    {"context", META_SIZE, FIELD(context), NULL},
+    {"seed", META_SEED, FIELD(seed), NULL},
+    {"lr", META_REAL, FIELD(lr), NULL},
+    {"min_lr_ratio", META_REAL, FIELD(min_lr_ratio), NULL},
+    {"beta1", META_REAL, FIELD(beta1), NULL},
+    {"beta2", META_REAL, FIELD(beta2), NULL},
+    {"eps", META_REAL, FIELD(eps), NULL},
+    {"weight_decay", META_REAL, FIELD(weight_decay), NULL},
+    {"grad_clip", META_REAL, FIELD(grad_clip), NULL},
+    {0},
+};
+
+static const struct meta_section {
+    const char *name;
+    const struct meta_field *fields;
+} sections[] = {{"shape", shape_fields}, {"method", method_fields}, {"run", run_fields}};
+
+enum { SECTION_SHAPE = 0, SECTION_COUNT = sizeof sections / sizeof *sections };
+
+/* The field's value as a new cJSON item, NULL without memory. */
+static cJSON *field_print(const struct meta_field *field, const struct trainer_config *config)
+{
+    const char *at = (const char *)config + field->offset;
+    char digits[24];
+    switch (field->type) {
+    case META_SIZE:
+        return cJSON_CreateNumber((double)*(const size_t *)at);
+    case META_UNSIGNED:
+        return cJSON_CreateNumber((double)*(const unsigned *)at);
+    case META_REAL:
+        return cJSON_CreateNumber(*(const double *)at);
+    case META_BOOL:
+        return cJSON_CreateBool(*(const bool *)at);
+    case META_STRING:
+        return cJSON_CreateString(*(const char *const *)at);
+    case META_RULE:
+        return cJSON_CreateString(field->rules[*(const unsigned *)at]);
+    case META_SEED:
+        snprintf(digits, sizeof digits, "%" PRIu64, *(const uint64_t *)at);
+        return cJSON_CreateString(digits);
+    }
+    return NULL;
+}
+
+/* Adds item to object; false (item freed) without memory. */
+static bool object_add(cJSON *object, const char *key, cJSON *item)
+{
+    if (item && cJSON_AddItemToObject(object, key, item)) {
+        return true;
+    }
+    cJSON_Delete(item);
+    return false;
+}
+
+static bool section_print(cJSON *root, const struct meta_section *section,
+                          const struct trainer_config *config)
+{
+    cJSON *object = cJSON_AddObjectToObject(root, section->name);
+    bool ok = object != NULL;
+    for (const struct meta_field *field = section->fields; ok && field->name; field++) {
+        ok = object_add(object, field->name, field_print(field, config));
+    }
+    return ok;
+}
+
+int checkpoint_meta_write(const struct trainer *trainer, const char *path, struct err *err)
+{
+    struct buf text;
+    buf_init(&text, CHECKPOINT_TRAIN_BYTES_MAX);
+    cJSON *root = cJSON_CreateObject();
+    bool ok = root && object_add(root, "format", cJSON_CreateString(META_FORMAT)) &&
+              object_add(root, "step", cJSON_CreateNumber((double)trainer->step)) &&
+              object_add(root, "refresh", cJSON_CreateNumber((double)trainer->refresh)) &&
+              object_add(root, "tokens", cJSON_CreateNumber((double)trainer->tokens));
+    for (size_t i = 0; ok && i < SECTION_COUNT; i++) {
+        ok = section_print(root, &sections[i], &trainer->config);
+    }
+    if (ok) {
+        json_print(root, &text);
+        buf_puts(&text, "\n");
+    }
+    int rc = ok && !text.failed ? fsx_publish(path, text.data, text.len, 0644, err)
+                                : err_set(err, ERR_NO_MEMORY, "no memory to write %s", path);
+    cJSON_Delete(root);
+    buf_release(&text);
+    return rc;
+}
+
+/* The text of a field for a message; out is cleared first. */
+static const char *item_text(const cJSON *item, struct buf *out)
+{
+    buf_clear(out);
+    json_print(item, out);
+    return out->data && !out->failed ? out->data : "?";
+}
+
+static int section_compare(const cJSON *saved, const struct meta_section *section,
+                           const struct trainer_config *config, const char *folder,
+                           struct err *err)
+{
+    int rc = 0;
+    struct buf was, is;
+    buf_init(&was, ERR_TEXT_MAX);
+    buf_init(&is, ERR_TEXT_MAX);
+    for (const struct meta_field *field = section->fields; rc == 0 && field->name; field++) {
+        cJSON *now = field_print(field, config);
+        const cJSON *then = cJSON_GetObjectItemCaseSensitive(saved, field->name);
+        if (!now) {
+            rc = err_set(err, ERR_NO_MEMORY, "no memory to compare %s", folder);
+        } else if (!then) {
+            rc = err_set(err, ERR_CORRUPT, "%s: train.json has no %s.%s", folder, section->name,
+                         field->name);
+        } else if (!cJSON_Compare(then, now, true)) {
+            rc = err_set(err, ERR_INVALID, "%s: %s.%s was %s when it was saved and is %s now",
+                         folder, section->name, field->name, item_text(then, &was),
+                         item_text(now, &is));
+        }
+        cJSON_Delete(now);
+    }
+    buf_release(&was);
+    buf_release(&is);
+    return rc;
+}
+
+/* Reads the fields of the shape (sizes, reals, bools) into config. */
+static int shape_parse(const cJSON *saved, struct trainer_config *config, const char *folder,
+                       struct err *err)
+{
+    for (const struct meta_field *field = shape_fields; field->name; field++) {
+        char *at = (char *)config + field->offset;
+        int64_t whole = 0;
+        bool ok;
+        if (field->type == META_REAL) {
+            ok = json_real((double *)at, saved, field->name);
+        } else if (field->type == META_BOOL) {
+            ok = json_bool((bool *)at, saved, field->name);
+        } else {
+            ok = json_int(&whole, saved, field->name) && whole >= 0 && whole <= UINT32_MAX;
+            if (ok && field->type == META_SIZE) {
+                *(size_t *)at = (size_t)whole;
+            } else if (ok) {
+                *(unsigned *)at = (unsigned)whole;
+            }
+        }
+        if (!ok) {
+            return err_set(err, ERR_CORRUPT, "%s: train.json: shape.%s is missing or wrong",
+                           folder, field->name);
+        }
+    }
+    return 0;
+}
+
+static int position_parse(struct checkpoint_meta *out, const cJSON *root, const char *folder,
+                          struct err *err)
+{
+    const char *format = json_string(root, "format");
+    if (!format || strcmp(format, META_FORMAT) != 0) {
+        return err_set(err, ERR_CORRUPT, "%s: train.json: format is %s, not %s", folder,
+                       format ? format : "missing", META_FORMAT);
+    }
+    int64_t step, refresh, tokens;
+    if (!json_int(&step, root, "step") || !json_int(&refresh, root, "refresh") ||
+        !json_int(&tokens, root, "tokens") || step < 0 || refresh < 0 || tokens < 0) {
+        return err_set(err, ERR_CORRUPT,
+                       "%s: train.json: step, refresh or tokens is missing or wrong", folder);
+    }
+    *out = (struct checkpoint_meta){(uint64_t)step, (uint64_t)refresh, (uint64_t)tokens};
+    return 0;
+}
+
+int checkpoint_meta_read(struct checkpoint_meta *out, const char *folder,
+                         const struct trainer_config *config, struct model_shape *shape,
+                         struct err *err)
+{
+    char path[FSX_PATH_MAX];
+    cJSON *root = NULL;
+    int rc = fsx_path(path, err, "%s/%s", folder, CHECKPOINT_TRAIN_FILE);
+    if (rc == 0) {
+        rc = json_read(&root, path, CHECKPOINT_TRAIN_BYTES_MAX, err);
+    }
+    if (rc == 0) {
+        rc = position_parse(out, root, folder, err);
+    }
+    for (size_t i = 0; rc == 0 && i < SECTION_COUNT; i++) {
+        const cJSON *saved = json_object(root, sections[i].name);
+        if (!saved) {
+            rc =
+                err_set(err, ERR_CORRUPT, "%s: train.json has no %s", folder, sections[i].name);
+        } else if (config) {
+            rc = section_compare(saved, &sections[i], config, folder, err);
+        }
+    }
+    if (rc == 0 && shape) {
+        struct trainer_config read = {0};
+        rc = shape_parse(json_object(root, sections[SECTION_SHAPE].name), &read, folder, err);
+        *shape = read.shape;
+    }
+    cJSON_Delete(root);
+    return rc;
+}
