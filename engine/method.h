@@ -12,7 +12,7 @@ enum score_rule { SCORE_CH2_L3N, SCORE_CH3_L3N, SCORE_RANDOM };
 enum repair_rule { REPAIR_CHANGED, REPAIR_NONE, REPAIR_ALL };
 
 struct method_config {
-    const char *name;      /* a registry row */
+    const char *name;      /* a registry row; kept by pointer */
     uint64_t seed;
     size_t steps;          /* of the run */
     size_t interval;       /* steps between refreshes */
@@ -50,22 +50,33 @@ struct method {
     const char *name;
     bool sparse;                                   /* false: dense */
     bool refreshes;                                /* false: the mask never changes */
-    /* Method's own fixed choices over the config (e.g. set: hard magnitude removal, random score). */
+    /* Method's own fixed choices over the config (e.g. set: hard magnitude removal, random score); may be NULL. */
     void (*configure)(struct method_config *config);
 };
 
 const struct method *method_find(const char *name);         /* NULL if unknown */
 const struct method *method_table(size_t *count);
+/* Applies the method's fixed choices and returns it; config->name must be known. refresher_* do so themselves. */
+const struct method *method_settle(struct method_config *config);
 
 struct refresher; /* scratch for the largest matrix and the explored bit maps, sized once */
 
+/* ERR_INVALID if the method is unknown or never refreshes, or the model has no N:M matrix. The config is copied. */
 int refresher_create(struct refresher **out, const struct method_config *config, struct model *model,
                      struct err *err);
 void refresher_destroy(struct refresher *refresher);
+/* What refresher_create takes for a model of this shape; 0 for a method without refresh. With the largest value over the
+ * target matrices (dout, din) for each max, each part rounded up to 64 bytes:
+ *   sizeof(struct refresher) + targets * sizeof(struct refresh_target) + sum over targets of ceil(dout din / 8)
+ *   + max(dout din) 8 + max(dout din / m) 4 + max(din / m) 2 + max(ceil(dout / 32)) 24
+ *   CH scores: + max(dout ceil(din / 64)) 8 + max(din ceil(dout / 64)) 8 + max(dout, din) (4 + 64 * 8)
+ *   relative importance: + (max dout + max din) 8 */
 size_t refresher_bytes(const struct model_shape *shape, const struct method_config *config);
 
-/* True if the masks are to be refreshed after optimizer step `step` (1-based). */
+/* True if the masks are to be refreshed after optimizer step `step` (1-based): a multiple of the interval up to T_end and
+ * before the last step. */
 bool refresher_due(const struct refresher *refresher, size_t step);
+/* zeta / 2 (1 + cos(pi step / T_end)), the share of links to drop; 0 from T_end on. */
 double refresher_zeta(const struct refresher *refresher, size_t step);
 
 /* Refreshes every target matrix of the model, number `refresh` (1-based), after step `step`. Gradient-free;
@@ -73,7 +84,8 @@ double refresher_zeta(const struct refresher *refresher, size_t step);
 int refresher_run(struct refresher *refresher, size_t step, size_t refresh,
                   const struct refresh_observer *observer, struct err *err);
 
-/* The explored bit maps, for checkpoints: one bit per dense position of every target, in params order. */
+/* The explored bit maps, for checkpoints: bit i % 8 of byte i / 8 is dense position i = o * din + column; every target in
+ * params order, from a whole byte on. A position is marked when a refresh finds or makes it active. */
 uint8_t *refresher_explored(struct refresher *refresher, size_t *bytes);
 
 /* Compares mask hashes over the ranks; on a difference broadcasts rank 0's codes, weights and moments of the

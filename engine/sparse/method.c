@@ -1,0 +1,44 @@
+/* The registry of sparse methods: one row each. What a method fixes over the user's options is
+ * its configure function; docs/adding.md walks through a new row. */
+#include "engine/method.h"
+#include <assert.h>
+#include <string.h>
+
+/* Mocanu et al. 2018: the smallest weights go, random ones come; here inside the legal
+ * patterns. */
+static void configure_set(struct method_config *config)
+{
+    config->removal = REMOVAL_MAGNITUDE;
+    config->soft = false;
+    config->score = SCORE_RANDOM;
+}
+
+static const struct method methods[] = {
+    {.name = "dense"},
+    {.name = "static", .sparse = true},
+    {.name = "set", .sparse = true, .refreshes = true, .configure = configure_set},
+    {.name = "chts24", .sparse = true, .refreshes = true},
+};
+
+const struct method *method_table(size_t *count)
+{
+    *count = sizeof methods / sizeof methods[0];
+    return methods;
+}
+
+const struct method *method_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
+        if (strcmp(methods[i].name, name) == 0)
+            return &methods[i];
+    return NULL;
+}
+
+const struct method *method_settle(struct method_config *config)
+{
+    const struct method *method = method_find(config->name);
+    assert(method);
+    if (method->configure)
+        method->configure(config);
+    return method;
+}
