@@ -9,13 +9,13 @@ enum opt_type {
     OPT_BOOL,    /* bool */
     OPT_INT,     /* int64_t within [min, max]; a JSON number without fraction, |x| <= 2^53 */
     OPT_REAL,    /* double within [min, max], finite */
-    OPT_STRING,  /* char[OPT_STRING_MAX], at most max bytes of UTF-8 without control characters */
+    OPT_STRING,  /* char[OPT_STRING_MAX], min to max bytes of UTF-8 without control characters */
     OPT_ENUM,    /* char[OPT_STRING_MAX], one of choices */
-    OPT_STRINGS, /* struct str_list of at most max items */
+    OPT_STRINGS, /* struct str_list of min to max items, each 1 to OPT_ITEM_MAX bytes as above */
     OPT_SEED,    /* uint64_t; a JSON string of decimal digits, since JSON numbers have 53 bits */
 };
 
-enum { OPT_STRING_MAX = 256, OPT_STRINGS_MAX = 64 };
+enum { OPT_STRING_MAX = 256, OPT_STRINGS_MAX = 64, OPT_ITEM_MAX = 4095 };
 
 struct str_list {
     char **items; /* owned, each item too */
@@ -31,6 +31,8 @@ struct opt {
     const char *const *choices; /* OPT_ENUM: ends with NULL */
     const char *unit;           /* "", "steps", "sequences", ... */
     const char *help;           /* one sentence */
+    /* Values of the section's method or name that have this option; ends with NULL. NULL: all. */
+    const char *const *owners;
 };
 
 #endif

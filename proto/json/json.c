@@ -187,6 +187,13 @@ void json_print_number(double value, struct buf *out)
                 break;
             }
         }
+        char *exponent = strchr(text, 'e');
+        if (exponent) { /* 1e-08 -> 1e-8, 1e+20 -> 1e20 */
+            char *digits = exponent + 2;
+            digits += strspn(digits, "0");
+            char *to = exponent + (exponent[1] == '-' ? 2 : 1);
+            memmove(to, digits, strlen(digits) + 1);
+        }
         buf_puts(out, text);
     }
 }

@@ -16,13 +16,19 @@ enum {
     SPEC_BODY_MAX = 64 * 1024, /* bytes of a job's JSON */
     SPEC_FAULTS_MAX = 64,      /* further faults are counted, not kept */
     SPEC_VOCAB_BYTES = 257,    /* byte tokenizer: 256 bytes and the document separator */
+    SPEC_VOCAB_TOKENS = 32000, /* default for token shards */
+    SPEC_MICRO_TOKENS = 4096,  /* a chosen micro_batch has at most so many tokens */
 };
+
+/* Limits of combinations: parameters (2^40) and tokens of a whole run (2^53: exact in JSON). */
+#define SPEC_PARAMETERS_MAX 1099511627776.0
+#define SPEC_TOKENS_MAX 9007199254740992.0
 
 struct job_spec {
     char name[OPT_STRING_MAX]; /* "job" */
     int64_t priority;          /* 0; higher first, -100..100 */
     struct {
-        char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b; gives the next five */
+        char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none; gives the next five */
         int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
         int64_t vocab;               /* tokenizer bytes: 257, else 32000 */
         int64_t context;             /* 256 */
@@ -105,10 +111,22 @@ void spec_release(struct job_spec *spec);
 int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_faults *faults,
                struct err *err);
 
-/* Appends the job as JSON, every field, in the tables' order. */
+/* Appends the job as JSON on one line, in the tables' order: every field that its method, optimizer and
+ * adapter have. Parsing and printing it again gives the same bytes. */
 void spec_print(const struct job_spec *spec, struct buf *out);
+
+/* Share of the target matrices' weights that is stored: n / m, 1 for dense. */
+double spec_density(const struct job_spec *spec);
+/* True if the method changes its masks while training (set, chts24). */
+bool spec_refreshes(const struct job_spec *spec);
 
 /* The rows of all sections in order; *count gets their number. */
 const struct opt *spec_options(size_t *count);
+
+struct spec_preset {
+    const char *name;
+    int64_t hidden, intermediate, layers, heads;
+};
+const struct spec_preset *spec_presets(size_t *count);
 
 #endif

@@ -1,0 +1,279 @@
+/* Presets, computed defaults, and the rules over more than one field. */
+#include "proto/msg/spec_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool spec_is(const char *value, const char *name) { return strcmp(value, name) == 0; }
+
+double spec_density(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "dense")
+               ? 1.0
+               : (double)spec->sparsity.n / (double)spec->sparsity.m;
+}
+
+bool spec_refreshes(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "set") || spec_is(spec->sparsity.method, "chts24");
+}
+
+/* --- defaults --- */
+
+static void complete_shape(struct spec_draft *draft)
+{
+    struct job_spec *spec = draft->spec;
+    const struct {
+        const char *path;
+        int64_t *value;
+    } shape[] = {
+        {"/model/hidden", &spec->model.hidden},
+        {"/model/intermediate", &spec->model.intermediate},
+        {"/model/layers", &spec->model.layers},
+        {"/model/heads", &spec->model.heads},
+    };
+    enum { SHAPE = sizeof(shape) / sizeof(shape[0]) };
+    bool any = false;
+    for (size_t i = 0; i < SHAPE; i++) {
+        any = any || spec_given(draft, shape[i].path);
+    }
+    if (!spec_given(draft, "/model/preset")) {
+        snprintf(spec->model.preset, sizeof(spec->model.preset), any ? "none" : "llama-60m");
+    }
+    size_t count;
+    const struct spec_preset *preset = NULL, *presets = spec_presets(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (spec_is(spec->model.preset, presets[i].name)) {
+            preset = &presets[i];
+        }
+    }
+    const int64_t from[SHAPE] = {preset ? preset->hidden : 0, preset ? preset->intermediate : 0,
+                                 preset ? preset->layers : 0, preset ? preset->heads : 0};
+    bool known = spec_sound(draft, (const char *const[]){"/model/preset", NULL});
+    for (size_t i = 0; i < SHAPE; i++) {
+        if (spec_given(draft, shape[i].path)) {
+            continue;
+        }
+        *shape[i].value = from[i];
+        if (!preset && known) {
+            spec_fault(draft, shape[i].path, "required when model.preset is none");
+        } else if (!preset) {
+            draft->faulty[spec_row(shape[i].path)] = true; /* rules over it would mislead */
+        }
+    }
+    if (!spec_given(draft, "/model/kv_heads")) {
+        spec->model.kv_heads = spec->model.heads;
+    }
+}
+
+/* The largest divisor of count with at most SPEC_MICRO_TOKENS tokens, at least 1. */
+static int64_t choose_micro_batch(int64_t count, int64_t context)
+{
+    int64_t best = 1;
+    for (int64_t d = 1; d <= count && d * context <= SPEC_MICRO_TOKENS; d++) {
+        if (count % d == 0) {
+            best = d;
+        }
+    }
+    return best;
+}
+
+void spec_complete(struct spec_draft *draft)
+{
+    struct job_spec *spec = draft->spec;
+    bool chts = spec_is(spec->sparsity.method, "chts24");
+    complete_shape(draft);
+    if (!spec_given(draft, "/model/vocab")) {
+        spec->model.vocab =
+            spec_is(spec->data.tokenizer, "bytes") ? SPEC_VOCAB_BYTES : SPEC_VOCAB_TOKENS;
+    }
+    if (!spec_given(draft, "/sparsity/soft")) {
+        spec->sparsity.soft = chts;
+    }
+    if (!spec_given(draft, "/sparsity/score")) {
+        snprintf(spec->sparsity.score, sizeof(spec->sparsity.score),
+                 spec_is(spec->sparsity.method, "set") ? "random" : "ch2-l3n");
+    }
+    if (!spec_given(draft, "/train/warmup")) {
+        int64_t tenth = spec->train.steps / 10;
+        spec->train.warmup = tenth < 1000 ? tenth : 1000;
+    }
+    if (!spec_given(draft, "/train/context")) {
+        spec->train.context = spec->model.context;
+    }
+    if (spec->train.micro_batch == 0 && spec->train.batch % spec->resources.ranks == 0) {
+        spec->train.micro_batch =
+            choose_micro_batch(spec->train.batch / spec->resources.ranks, spec->train.context);
+    }
+}
+
+/* --- rules --- */
+
+#define SOUND(draft, ...) spec_sound(draft, (const char *const[]){__VA_ARGS__, NULL})
+
+/* A fault at the first of the two rows that the user gave, at b if none. */
+static const char *blame(const struct spec_draft *draft, const char *a, const char *b)
+{
+    return spec_given(draft, a) || !spec_given(draft, b) ? a : b;
+}
+
+static double count_parameters(const struct job_spec *spec)
+{
+    double hidden = (double)spec->model.hidden;
+    double kv = hidden / (double)spec->model.heads * (double)spec->model.kv_heads;
+    double block = 2 * hidden * hidden + 2 * hidden * kv +
+                   3 * hidden * (double)spec->model.intermediate + 2 * hidden;
+    double tables = (double)spec->model.vocab * hidden * (spec->model.tie_embeddings ? 1 : 2);
+    return tables + (double)spec->model.layers * block + hidden;
+}
+
+static void check_model(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    int64_t hidden = spec->model.hidden, heads = spec->model.heads;
+    if (SOUND(draft, "/model/hidden", "/model/heads")) {
+        if (hidden % heads != 0) {
+            spec_fault(draft, blame(draft, "/model/heads", "/model/hidden"),
+                       "hidden %" PRId64 " is not a multiple of heads %" PRId64, hidden, heads);
+        } else if (hidden / heads % 2 != 0) {
+            spec_fault(draft, blame(draft, "/model/heads", "/model/hidden"),
+                       "hidden %" PRId64 " / heads %" PRId64 " = %" PRId64
+                       " is odd; the rotary embedding turns pairs",
+                       hidden, heads, hidden / heads);
+        }
+    }
+    if (SOUND(draft, "/model/heads", "/model/kv_heads") && heads % spec->model.kv_heads != 0) {
+        spec_fault(draft, "/model/kv_heads",
+                   "heads %" PRId64 " is not a multiple of kv_heads %" PRId64, heads,
+                   spec->model.kv_heads);
+    }
+    if (SOUND(draft, "/model/vocab", "/data/tokenizer") &&
+        spec_is(spec->data.tokenizer, "bytes") && spec->model.vocab < SPEC_VOCAB_BYTES) {
+        spec_fault(draft, "/model/vocab",
+                   "must be at least %d for the tokenizer bytes, got %" PRId64,
+                   SPEC_VOCAB_BYTES, spec->model.vocab);
+    }
+    if (SOUND(draft, "/model/hidden", "/model/intermediate", "/model/layers", "/model/heads",
+              "/model/kv_heads", "/model/vocab") &&
+        count_parameters(spec) > SPEC_PARAMETERS_MAX) {
+        spec_fault(draft, "/model", "%.3g parameters; the limit is %.3g",
+                   count_parameters(spec), SPEC_PARAMETERS_MAX);
+    }
+}
+
+static void check_data(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    const char *format = spec->data.format;
+    if (!SOUND(draft, "/data/tokenizer", "/data/format") || spec_is(format, "auto")) {
+        return;
+    }
+    bool bytes = spec_is(spec->data.tokenizer, "bytes");
+    if (bytes && !spec_is(format, "text")) {
+        spec_fault(draft, "/data/format",
+                   "%s holds tokens, but the tokenizer bytes reads text; use tokenizer none",
+                   format);
+    } else if (!bytes && spec_is(format, "text")) {
+        spec_fault(draft, "/data/format",
+                   "text needs a tokenizer; use tokenizer bytes, or one of the shard formats");
+    }
+}
+
+/* Options that the chosen method, optimizer or adapter does not have. */
+static void check_owners(struct spec_draft *draft)
+{
+    size_t count;
+    const struct opt *rows = spec_options(&count);
+    for (size_t i = 0; i < count; i++) {
+        const char *owner = spec_owner(draft->spec, &rows[i]);
+        bool method = strncmp(rows[i].path, "/sparsity/", 10) == 0;
+        const char *selector = method ? "/sparsity/method"
+                               : strncmp(rows[i].path, "/optimizer/", 11) == 0
+                                   ? "/optimizer/name"
+                                   : "/adapter/name";
+        if (!draft->given[i] || spec_row_applies(draft->spec, &rows[i]) ||
+            !SOUND(draft, selector)) {
+            continue;
+        }
+        char owners[OPT_STRING_MAX] = "";
+        for (const char *const *name = rows[i].owners; *name; name++) {
+            size_t used = strlen(owners);
+            snprintf(owners + used, sizeof(owners) - used, "%s%s", used > 0 ? ", " : "", *name);
+        }
+        spec_fault(draft, rows[i].path, "%s has no such option; it belongs to %s", owner,
+                   owners);
+    }
+}
+
+static void check_sparsity(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    int64_t n = spec->sparsity.n, m = spec->sparsity.m;
+    if (!SOUND(draft, "/sparsity/method") || spec_is(spec->sparsity.method, "dense")) {
+        return;
+    }
+    if (SOUND(draft, "/sparsity/n", "/sparsity/m") && n >= m) {
+        spec_fault(draft, blame(draft, "/sparsity/n", "/sparsity/m"),
+                   "n %" PRId64 " must be below m %" PRId64, n, m);
+    }
+    if (SOUND(draft, "/sparsity/m", "/model/hidden") && spec->model.hidden % m != 0) {
+        spec_fault(draft, "/model/hidden",
+                   "%" PRId64 " is not a multiple of sparsity.m %" PRId64, spec->model.hidden,
+                   m);
+    }
+    if (SOUND(draft, "/sparsity/m", "/model/intermediate") &&
+        spec->model.intermediate % m != 0) {
+        spec_fault(draft, "/model/intermediate",
+                   "%" PRId64 " is not a multiple of sparsity.m %" PRId64,
+                   spec->model.intermediate, m);
+    }
+    if (SOUND(draft, "/sparsity/score") && spec_is(spec->sparsity.method, "set") &&
+        !spec_is(spec->sparsity.score, "random")) {
+        spec_fault(draft, "/sparsity/score", "set regrows at random; %s belongs to chts24",
+                   spec->sparsity.score);
+    }
+}
+
+static void check_train(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    int64_t batch = spec->train.batch, ranks = spec->resources.ranks;
+    bool even = batch % ranks == 0;
+    if (SOUND(draft, "/train/batch", "/resources/ranks") && !even) {
+        spec_fault(draft, blame(draft, "/train/batch", "/resources/ranks"),
+                   "batch %" PRId64 " is not a multiple of resources.ranks %" PRId64, batch,
+                   ranks);
+    }
+    if (SOUND(draft, "/train/batch", "/resources/ranks", "/train/micro_batch") && even &&
+        batch / ranks % spec->train.micro_batch != 0) {
+        spec_fault(draft, "/train/micro_batch",
+                   "%" PRId64 " does not divide batch / ranks = %" PRId64,
+                   spec->train.micro_batch, batch / ranks);
+    }
+    if (SOUND(draft, "/train/context", "/model/context") &&
+        spec->train.context > spec->model.context) {
+        spec_fault(draft, "/train/context", "%" PRId64 " is above model.context %" PRId64,
+                   spec->train.context, spec->model.context);
+    }
+    if (SOUND(draft, "/train/warmup", "/train/steps") &&
+        spec->train.warmup > spec->train.steps) {
+        spec_fault(draft, "/train/warmup", "%" PRId64 " is above train.steps %" PRId64,
+                   spec->train.warmup, spec->train.steps);
+    }
+    double tokens = (double)spec->train.steps * (double)batch * (double)spec->train.context;
+    if (SOUND(draft, "/train/steps", "/train/batch", "/train/context") &&
+        tokens > SPEC_TOKENS_MAX) {
+        spec_fault(draft, "/train", "steps * batch * context = %.3g tokens; the limit is %.3g",
+                   tokens, SPEC_TOKENS_MAX);
+    }
+}
+
+void spec_check(struct spec_draft *draft)
+{
+    check_owners(draft);
+    check_model(draft);
+    check_data(draft);
+    check_sparsity(draft);
+    check_train(draft);
+}

@@ -1,0 +1,200 @@
+#include "proto/msg/spec.h"
+#include "proto/msg/spec_private.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llama-350m",
+                                                "llama-1b",  "none",       NULL};
+static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
+static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
+                                           "raw-uint16", "raw-uint32", NULL};
+static const char *const spec_methods[] = {"dense", "static", "set", "chts24", NULL};
+static const char *const spec_layouts[] = {"row", NULL};
+static const char *const spec_removals[] = {"magnitude", "ri", NULL};
+static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
+static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
+static const char *const spec_optimizers[] = {"adamw", NULL};
+static const char *const spec_adapters[] = {"none", NULL};
+static const char *const spec_launchers[] = {"local", NULL};
+static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
+
+/* Methods that change their masks while training. */
+static const char *const spec_refreshing[] = {"set", "chts24", NULL};
+
+#define STEPS_MAX 1e9
+#define AT(field) offsetof(struct job_spec, field)
+
+/* clang-format off */
+static const struct opt spec_rows[] = {
+    {"/name", OPT_STRING, AT(name), "\"job\"", 1, 128, NULL, "", "What lists and pages call the job.", NULL},
+    {"/priority", OPT_INT, AT(priority), "0", -100, 100, NULL, "",
+     "Higher starts first; equal ones start in the order of submission.", NULL},
+
+    {"/model/preset", OPT_ENUM, AT(model.preset), "", 0, 0, spec_preset_names, "",
+     "Gives hidden, intermediate, layers and heads, unless they are given too; default llama-60m, or none "
+     "(these four are then required) if one of them is given.", NULL},
+    {"/model/hidden", OPT_INT, AT(model.hidden), "", 1, 65536, NULL, "",
+     "Width of the residual stream; a multiple of heads, and of m for a sparse method. Default: the preset's.", NULL},
+    {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, 262144, NULL, "",
+     "Width inside the SwiGLU block; a multiple of m for a sparse method. Default: the preset's.", NULL},
+    {"/model/layers", OPT_INT, AT(model.layers), "", 1, 512, NULL, "", "Transformer blocks. Default: the preset's.", NULL},
+    {"/model/heads", OPT_INT, AT(model.heads), "", 1, 1024, NULL, "",
+     "Query heads; hidden / heads is even. Default: the preset's.", NULL},
+    {"/model/kv_heads", OPT_INT, AT(model.kv_heads), "", 1, 1024, NULL, "",
+     "Key and value heads; divides heads. Default: heads.", NULL},
+    {"/model/vocab", OPT_INT, AT(model.vocab), "", 2, 16777216, NULL, "tokens",
+     "Rows of the embedding; every token of the data is below it. Default: 257 for the tokenizer bytes, else 32000.", NULL},
+    {"/model/context", OPT_INT, AT(model.context), "256", 2, 131072, NULL, "tokens",
+     "Longest sequence that the model is made for.", NULL},
+    {"/model/rope_theta", OPT_REAL, AT(model.rope_theta), "10000", 1, 1e9, NULL, "", "Base of the rotary embedding.", NULL},
+    {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "0.000001", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
+    {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
+     "The output head uses the embedding's weights.", NULL},
+
+    {"/data/train", OPT_STRINGS, AT(data.train), NULL, 1, OPT_STRINGS_MAX, NULL, "",
+     "Files, folders or globs under the daemon's data roots.", NULL},
+    {"/data/validation", OPT_STRINGS, AT(data.validation), "[]", 0, OPT_STRINGS_MAX, NULL, "",
+     "As train; if empty, validation_fraction of train is held out.", NULL},
+    {"/data/validation_fraction", OPT_REAL, AT(data.validation_fraction), "0.05", 0, 0.5, NULL, "",
+     "Share of train that is held out while validation is empty.", NULL},
+    {"/data/tokenizer", OPT_ENUM, AT(data.tokenizer), "\"bytes\"", 0, 0, spec_tokenizers, "",
+     "bytes: text, one token a byte, and 256 between documents; none: the files hold tokens.", NULL},
+    {"/data/format", OPT_ENUM, AT(data.format), "\"auto\"", 0, 0, spec_formats, "",
+     "auto: text for the tokenizer bytes, else shards by their magic; files without a magic need raw-uint16 or raw-uint32.", NULL},
+
+    {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
+     "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
+     "soft removal and regrowth.", NULL},
+    {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
+    {"/sparsity/m", OPT_INT, AT(sparsity.m), "4", 2, 16, NULL, "weights", "Length of a group along a row.", NULL},
+    {"/sparsity/layout", OPT_ENUM, AT(sparsity.layout), "\"row\"", 0, 0, spec_layouts, "",
+     "row: exactly n in each group of m neighbours of a row.", NULL},
+    {"/sparsity/refresh_interval", OPT_INT, AT(sparsity.refresh_interval), "100", 1, STEPS_MAX, NULL, "steps",
+     "Steps between two refreshes of the masks.", spec_refreshing},
+    {"/sparsity/refresh_until", OPT_REAL, AT(sparsity.refresh_until), "0.75", 0, 1, NULL, "",
+     "Share of the steps after which the masks stay.", spec_refreshing},
+    {"/sparsity/zeta", OPT_REAL, AT(sparsity.zeta), "0.1", 0, 1, NULL, "",
+     "Share of the links that the first refresh removes; falls along a cosine to 0 at refresh_until.", spec_refreshing},
+    {"/sparsity/removal", OPT_ENUM, AT(sparsity.removal), "\"magnitude\"", 0, 0, spec_removals, "",
+     "What removal compares: magnitude, or ri: relative importance in row and column.", spec_refreshing},
+    {"/sparsity/soft", OPT_BOOL, AT(sparsity.soft), "", 0, 0, NULL, "",
+     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24, false for set.", spec_refreshing},
+    {"/sparsity/temperature_start", OPT_REAL, AT(sparsity.temperature_start), "1", 0.01, 100, NULL, "",
+     "Temperature of the soft removal at the start.", spec_refreshing},
+    {"/sparsity/temperature_end", OPT_REAL, AT(sparsity.temperature_end), "9", 0.01, 100, NULL, "",
+     "Temperature of the soft removal at refresh_until; linear between.", spec_refreshing},
+    {"/sparsity/score", OPT_ENUM, AT(sparsity.score), "", 0, 0, spec_scores, "",
+     "Score of regrowth. Default: ch2-l3n for chts24; set has random only.", spec_refreshing},
+    {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
+     "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
+
+    {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "", "The optimizer.", NULL},
+    {"/optimizer/lr", OPT_REAL, AT(optimizer.lr), "0.001", 0, 10, NULL, "", "Highest learning rate, after the warm-up.", NULL},
+    {"/optimizer/min_lr_ratio", OPT_REAL, AT(optimizer.min_lr_ratio), "0.1", 0, 1, NULL, "",
+     "Learning rate at the end of the cosine, as a share of lr.", NULL},
+    {"/optimizer/beta1", OPT_REAL, AT(optimizer.beta1), "0.9", 0, 0.999999, NULL, "", "Decay of the first moment.", NULL},
+    {"/optimizer/beta2", OPT_REAL, AT(optimizer.beta2), "0.999", 0, 0.999999, NULL, "", "Decay of the second moment.", NULL},
+    {"/optimizer/eps", OPT_REAL, AT(optimizer.eps), "1e-8", 1e-20, 1, NULL, "", "Added to the root of the second moment.", NULL},
+    {"/optimizer/weight_decay", OPT_REAL, AT(optimizer.weight_decay), "0", 0, 10, NULL, "",
+     "Decoupled weight decay of the matrices; the norms have none.", NULL},
+    {"/optimizer/grad_clip", OPT_REAL, AT(optimizer.grad_clip), "1", 0, 1e6, NULL, "",
+     "The gradient is scaled down to this global norm; 0: off.", NULL},
+
+    {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "", "The auxiliary low-rank branch.", NULL},
+
+    {"/train/steps", OPT_INT, AT(train.steps), "10000", 1, STEPS_MAX, NULL, "steps", "Optimizer steps.", NULL},
+    {"/train/warmup", OPT_INT, AT(train.warmup), "", 0, STEPS_MAX, NULL, "steps",
+     "Steps of linear warm-up; at most steps. Default: steps / 10, at most 1000.", NULL},
+    {"/train/batch", OPT_INT, AT(train.batch), "256", 1, 1048576, NULL, "sequences",
+     "Sequences of a step over all ranks; a multiple of resources.ranks.", NULL},
+    {"/train/micro_batch", OPT_INT, AT(train.micro_batch), "0", 0, 1048576, NULL, "sequences",
+     "Sequences of a rank in one pass; divides batch / ranks. 0: the largest divisor with at most 4096 tokens.", NULL},
+    {"/train/context", OPT_INT, AT(train.context), "", 2, 131072, NULL, "tokens",
+     "Length of a training sequence; at most model.context. Default: model.context.", NULL},
+    {"/train/seed", OPT_SEED, AT(train.seed), "\"1\"", 0, 0, NULL, "",
+     "Seed of every random stream: decimal digits in a string, below 2^64.", NULL},
+    {"/train/eval_every", OPT_INT, AT(train.eval_every), "500", 0, STEPS_MAX, NULL, "steps",
+     "Steps between evaluations; 0: at the end only.", NULL},
+    {"/train/eval_sequences", OPT_INT, AT(train.eval_sequences), "256", 0, 2147483647, NULL, "sequences",
+     "Validation sequences of one evaluation; 0: all.", NULL},
+    {"/train/checkpoint_every", OPT_INT, AT(train.checkpoint_every), "500", 0, STEPS_MAX, NULL, "steps",
+     "Steps between checkpoints; 0: at the end only.", NULL},
+    {"/train/keep", OPT_INT, AT(train.keep), "3", 1, 1000, NULL, "checkpoints", "The newest checkpoints that stay on disk.", NULL},
+
+    {"/resources/launcher", OPT_ENUM, AT(resources.launcher), "\"local\"", 0, 0, spec_launchers, "",
+     "local: on the daemon's machine.", NULL},
+    {"/resources/device", OPT_ENUM, AT(resources.device), "\"auto\"", 0, 0, spec_devices, "",
+     "auto: the best device that build and machine have.", NULL},
+    {"/resources/ranks", OPT_INT, AT(resources.ranks), "1", 1, 4096, NULL, "ranks", "MPI processes, data parallel.", NULL},
+    {"/resources/threads", OPT_INT, AT(resources.threads), "1", 1, 1024, NULL, "threads", "Threads of each rank.", NULL},
+
+    {"/restart/max", OPT_INT, AT(restart.max), "3", 0, 1000, NULL, "retries", "Retries after failures that a retry may cure.", NULL},
+    {"/restart/backoff_s", OPT_REAL, AT(restart.backoff_s), "5", 0, 300, NULL, "seconds",
+     "Wait before the first retry; doubles with each, up to 300.", NULL},
+};
+/* clang-format on */
+
+#define SPEC_ROWS (sizeof(spec_rows) / sizeof(spec_rows[0]))
+_Static_assert(SPEC_ROWS <= (size_t)SPEC_ROWS_MAX, "a draft marks every row");
+
+/* Shapes of the CHTsNM paper. Its 1B has an intermediate width of 5461, which no group length
+ * divides. */
+static const struct spec_preset spec_preset_rows[] = {
+    {"llama-60m", 512, 1376, 8, 8},
+    {"llama-130m", 768, 2048, 12, 12},
+    {"llama-350m", 1024, 2736, 24, 16},
+    {"llama-1b", 2048, 5504, 24, 32},
+};
+
+const struct opt *spec_options(size_t *count)
+{
+    *count = SPEC_ROWS;
+    return spec_rows;
+}
+
+const struct spec_preset *spec_presets(size_t *count)
+{
+    *count = sizeof(spec_preset_rows) / sizeof(spec_preset_rows[0]);
+    return spec_preset_rows;
+}
+
+size_t spec_row(const char *path)
+{
+    size_t row = 0;
+    while (row < SPEC_ROWS && strcmp(spec_rows[row].path, path) != 0) {
+        row++;
+    }
+    assert(row < SPEC_ROWS);
+    return row;
+}
+
+const char *spec_owner(const struct job_spec *spec, const struct opt *row)
+{
+    static const char sparsity[] = "/sparsity/", optimizer[] = "/optimizer/",
+                      adapter[] = "/adapter/";
+    if (strncmp(row->path, sparsity, sizeof(sparsity) - 1) == 0) {
+        return spec->sparsity.method;
+    }
+    if (strncmp(row->path, optimizer, sizeof(optimizer) - 1) == 0) {
+        return spec->optimizer.name;
+    }
+    if (strncmp(row->path, adapter, sizeof(adapter) - 1) == 0) {
+        return spec->adapter.name;
+    }
+    return NULL;
+}
+
+bool spec_row_applies(const struct job_spec *spec, const struct opt *row)
+{
+    const char *owner = spec_owner(spec, row);
+    if (!row->owners || !owner) {
+        return true;
+    }
+    for (const char *const *name = row->owners; *name; name++) {
+        if (strcmp(*name, owner) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
