@@ -12,6 +12,8 @@
 
 struct cJSON;
 
+enum { EVENT_LINE_MAX = 4 * 1024 * 1024 }; /* bytes of a line with its newline */
+
 /* --- writing --- */
 struct event_log; /* opaque: descriptor and the next seq */
 
@@ -20,7 +22,8 @@ int event_log_open(struct event_log **out, const char *path, struct err *err);
 void event_log_close(struct event_log *log);
 
 /* Takes ownership of object (a cJSON object with "type" and the event's own fields), puts seq and
- * time before its fields, appends one line with one write(2). */
+ * time before its fields, appends one line with one write(2). On failure nothing of the line stays and its
+ * seq is free. */
 int event_log_append(struct event_log *log, struct cJSON *object, struct err *err);
 
 /* A number for an event: finite -> the shortest text that reads back as the same double;
