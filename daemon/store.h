@@ -1,9 +1,15 @@
-/* The two databases. state.db: jobs, attempts, intents, audit, idempotency keys (WAL, synchronous=FULL). series.db: events,
- * steps, evaluations, refreshes per matrix, checkpoints, ingest offsets (WAL, NORMAL; rebuilt from the events files when lost).
- * STRICT tables, foreign keys, user_version migrations, bound values only.
+/* The two databases. state.db: jobs, attempts, intents, audit, idempotency keys (WAL,
+ * synchronous=FULL). series.db: events, steps, evaluations, refreshes per matrix, checkpoints,
+ * ingest offsets (WAL, NORMAL; rebuilt from the events files when lost). STRICT tables, foreign
+ * keys, user_version migrations, bound values only.
  *
- * Writes join the turn's transaction (begun by the first write); store_commit makes them durable. An answer that acknowledges a
- * write leaves only after store_commit returned 0. */
+ * Writes join the turn's transaction (begun by the first write); store_commit makes them
+ * durable. An answer that acknowledges a write leaves only after store_commit returned 0. When
+ * a write fails the whole turn is rolled back by store_commit, and until then every further
+ * write is refused.
+ *
+ * Listings call `each` per row; it returns 0 to go on, another value ends the listing and is
+ * returned. It must not call the same listing. */
 #ifndef HEBB_DAEMON_STORE_H
 #define HEBB_DAEMON_STORE_H
 
@@ -16,89 +22,158 @@
 enum { STORE_ID_MAX = 17, STORE_TEXT_MAX = 512 };
 
 enum job_state {
-    JOB_QUEUED, JOB_STARTING, JOB_RUNNING, JOB_PAUSING, JOB_PAUSED, JOB_RETRY_WAIT, JOB_CANCELLING,
-    JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_STATES
+    JOB_QUEUED,
+    JOB_STARTING,
+    JOB_RUNNING,
+    JOB_PAUSING,
+    JOB_PAUSED,
+    JOB_RETRY_WAIT,
+    JOB_CANCELLING,
+    JOB_SUCCEEDED,
+    JOB_FAILED,
+    JOB_CANCELLED,
+    JOB_STATES
 };
 const char *job_state_name(enum job_state state);
 bool job_state_parse(enum job_state *out, const char *name);
 bool job_state_final(enum job_state state);
 
 struct job_row {
-    int64_t row;                  /* order of submission: key of keyset pages */
+    int64_t row; /* order of submission: key of keyset pages */
     char id[STORE_ID_MAX];
     char name[256];
     enum job_state state;
-    char reason[STORE_TEXT_MAX];  /* why it is in this state; "" if there is nothing to say */
+    char reason[STORE_TEXT_MAX]; /* why it is in this state; "" if there is nothing to say */
     int64_t priority;
-    int64_t cores, gpus;          /* slots that it takes */
-    int64_t attempt;              /* 0 before the first */
-    int64_t failures;             /* attempts that count against restart.max */
+    int64_t cores, gpus; /* slots that it takes */
+    int64_t attempt;     /* 0 before the first */
+    int64_t failures;    /* attempts that count against restart.max */
     int64_t created_ms, updated_ms, started_ms, finished_ms; /* 0: not yet */
-    int64_t retry_at_ms;          /* retry_wait only */
+    int64_t retry_at_ms;                                     /* retry_wait only */
 };
 
-struct job_progress {             /* from the ingested events; zeros before the first step */
+struct job_progress { /* from the ingested events; zeros before the first step */
     int64_t step, steps, tokens;
     double loss, tokens_per_s, eta_s, eval_loss;
     bool has_loss, has_eval;
+    bool done;         /* the last attempt's events end with `done` */
+    int64_t attempt;   /* of the last `start` event */
+    int64_t bad_lines; /* lines of events.jsonl that could not be read and were passed over */
 };
 
 struct store;
 int store_open(struct store **out, const char *state_dir, struct err *err);
 void store_close(struct store *store);
 int store_commit(struct store *store, struct err *err);
-bool store_writable(const struct store *store); /* false after SQLITE_FULL / IOERR until a probe succeeds */
+bool store_writable(
+    const struct store *store); /* false after SQLITE_FULL / IOERR until a probe succeeds */
+bool store_pending(const struct store *store); /* writes wait for store_commit */
+/* series.db was made new or lost: the events files of all jobs are to be read again. Stays so
+ * until _done is committed. */
+int store_rebuild_pending(struct store *store, bool *pending, struct err *err);
+int store_rebuild_done(struct store *store, struct err *err);
 
 /* --- jobs --- */
-/* spec is spec.json's text. ERR_CONFLICT when idem_key (may be NULL) is known with another body hash; with the same
- * hash *existing is true and job is the first submission's. */
-int store_job_insert(struct store *store, struct job_row *job, const char *spec, const char *idem_key,
-                     const char *body_hash, bool *existing, struct err *err);
-int store_job_get(struct store *store, const char *id, struct job_row *out, struct err *err); /* ERR_NOT_FOUND */
+/* spec is spec.json's text. ERR_CONFLICT when idem_key (may be NULL) is known with another body
+ * hash; with the same hash *existing is true and job is the first submission's. */
+int store_job_insert(struct store *store, struct job_row *job, const char *spec,
+                     const char *idem_key, const char *body_hash, bool *existing,
+                     struct err *err);
+int store_job_get(struct store *store, const char *id, struct job_row *out,
+                  struct err *err); /* ERR_NOT_FOUND */
 int store_job_spec(struct store *store, const char *id, struct buf *out, struct err *err);
 /* State change; refuses (ERR_CONFLICT) to leave a final state. Writes an audit event. */
-int store_job_set_state(struct store *store, const char *id, enum job_state state, const char *reason, struct err *err);
-int store_job_update(struct store *store, const struct job_row *job, struct err *err); /* attempt, failures, retry_at, stamps */
+int store_job_set_state(struct store *store, const char *id, enum job_state state,
+                        const char *reason, struct err *err);
+int store_job_update(struct store *store, const struct job_row *job,
+                     struct err *err); /* attempt, failures, retry_at, stamps */
 
 struct job_filter {
-    unsigned states;              /* bit per job_state; 0: all */
-    const char *name;             /* substring, NULL: all */
-    int64_t after;                /* row of the last seen; 0: from the newest */
-    size_t limit;                 /* newest first */
+    unsigned states;  /* bit per job_state; 0: all */
+    const char *name; /* substring, NULL: all */
+    int64_t after;    /* row of the last seen; 0: from the newest */
+    size_t limit;     /* newest first */
 };
-int store_jobs_list(struct store *store, const struct job_filter *filter, int (*each)(void *context, const struct job_row *job),
-                    void *context, struct err *err);
+int store_jobs_list(struct store *store, const struct job_filter *filter,
+                    int (*each)(void *context, const struct job_row *job), void *context,
+                    struct err *err);
 /* All jobs that are not final, by priority (high first), then row. */
-int store_jobs_active(struct store *store, int (*each)(void *context, const struct job_row *job), void *context, struct err *err);
+int store_jobs_active(struct store *store,
+                      int (*each)(void *context, const struct job_row *job), void *context,
+                      struct err *err);
+/* Jobs that hold slots (starting, running, pausing, cancelling); jobs in retry_wait that are
+ * due; the next of the queue. */
+int store_jobs_launched(struct store *store,
+                        int (*each)(void *context, const struct job_row *job), void *context,
+                        struct err *err);
+int store_jobs_due(struct store *store, int64_t now_ms,
+                   int (*each)(void *context, const struct job_row *job), void *context,
+                   struct err *err);
+int store_jobs_head(struct store *store, struct job_row *out, bool *found, struct err *err);
+int store_jobs_slots(struct store *store, int64_t *cores, int64_t *gpus,
+                     struct err *err); /* in use */
 int store_jobs_count(struct store *store, int64_t counts[JOB_STATES], struct err *err);
 
 /* --- intents: committed before they are acted on, removed when done --- */
 enum intent_kind { INTENT_START, INTENT_PAUSE, INTENT_CANCEL, INTENT_CHECKPOINT };
-int store_intent_put(struct store *store, const char *id, enum intent_kind kind, int64_t attempt, struct err *err);
-int store_intent_remove(struct store *store, const char *id, enum intent_kind kind, struct err *err);
-int store_intents(struct store *store, int (*each)(void *context, const char *id, enum intent_kind kind, int64_t attempt),
+int store_intent_put(struct store *store, const char *id, enum intent_kind kind,
+                     int64_t attempt, struct err *err);
+int store_intent_remove(struct store *store, const char *id, enum intent_kind kind,
+                        struct err *err);
+int store_intents(struct store *store,
+                  int (*each)(void *context, const char *id, enum intent_kind kind,
+                              int64_t attempt),
                   void *context, struct err *err);
 
-/* --- events and series --- */
-int store_event_offset(struct store *store, const char *id, uint64_t *offset, uint64_t *seq, struct err *err);
-/* One transaction with the new offset: the raw line, and by type its rows. A seq that is already there is skipped. */
-struct event;
-int store_event_add(struct store *store, const char *id, const struct event *event, const char *line, size_t len, struct err *err);
-int store_event_offset_set(struct store *store, const char *id, uint64_t offset, struct err *err);
-int store_events_since(struct store *store, const char *id, uint64_t seq, size_t limit,
-                       int (*each)(void *context, uint64_t seq, const char *type, const char *line), void *context, struct err *err);
-int store_progress(struct store *store, const char *id, struct job_progress *out, struct err *err);
+/* --- attempts: what exit.json said of each --- */
+struct attempt_exit {
+    int code, signal, rank;
+    char reason[STORE_TEXT_MAX];
+};
+struct attempt_row {
+    int64_t attempt, started_ms, finished_ms; /* finished_ms 0: not ended */
+    struct attempt_exit end;
+};
+int store_attempt_begin(struct store *store, const char *id, int64_t attempt,
+                        struct err *err); /* asking again is fine */
+int store_attempt_end(struct store *store, const char *id, int64_t attempt,
+                      const struct attempt_exit *end, struct err *err);
+int store_attempts(struct store *store, const char *id,
+                   int (*each)(void *context, const struct attempt_row *attempt), void *context,
+                   struct err *err);
 
-/* Columns of a series, decimated to at most `points` rows keeping each bucket's minimum and maximum of the first key.
- * keys: step columns loss grad_norm lr step_ms tokens_per_s tokens, and eval_loss, perplexity.
- * Appends {"step": [...], "loss": [...], "eval_step": [...], "eval_loss": [...]} to out. ERR_INVALID for an unknown key. */
-int store_series(struct store *store, const char *id, const char *const *keys, size_t key_count, int64_t from, int64_t to,
-                 size_t points, struct buf *out, struct err *err);
+/* --- events and series --- */
+int store_event_offset(struct store *store, const char *id, uint64_t *offset, uint64_t *seq,
+                       struct err *err);
+/* One transaction with the new offset: the raw line, and by type its rows. A seq that is
+ * already there is skipped. */
+struct event;
+int store_event_add(struct store *store, const char *id, const struct event *event,
+                    const char *line, size_t len, struct err *err);
+int store_event_offset_set(struct store *store, const char *id, uint64_t offset,
+                           struct err *err);
+int store_event_bad(struct store *store, const char *id,
+                    struct err *err); /* counts a line that was passed over */
+int store_events_since(struct store *store, const char *id, uint64_t seq, size_t limit,
+                       int (*each)(void *context, uint64_t seq, const char *type,
+                                   const char *line),
+                       void *context, struct err *err);
+int store_progress(struct store *store, const char *id, struct job_progress *out,
+                   struct err *err);
+
+/* Columns of a series, decimated to at most `points` rows keeping each bucket's minimum and
+ * maximum of the first key. keys: step columns loss grad_norm lr step_ms tokens_per_s tokens,
+ * and eval_loss, perplexity. Appends {"step": [...], "loss": [...], "eval_step": [...],
+ * "eval_loss": [...]} to out. ERR_INVALID for an unknown key. */
+int store_series(struct store *store, const char *id, const char *const *keys, size_t key_count,
+                 int64_t from, int64_t to, size_t points, struct buf *out, struct err *err);
 /* {"refreshes": [{"refresh", "step", "zeta", "layers": [...]}]}; layer NULL: all. */
-int store_topology(struct store *store, const char *id, const char *layer, int64_t from, int64_t to, struct buf *out, struct err *err);
+int store_topology(struct store *store, const char *id, const char *layer, int64_t from,
+                   int64_t to, struct buf *out, struct err *err);
 /* {"checkpoints": [{"step", "bytes", "loss", "path", "time"}]} */
 int store_checkpoints(struct store *store, const char *id, struct buf *out, struct err *err);
 
-int store_audit(struct store *store, const char *id, const char *action, const char *detail, struct err *err);
+int store_audit(struct store *store, const char *id, const char *action, const char *detail,
+                struct err *err);
 
 #endif
