@@ -1,4 +1,5 @@
-/* The golden model of tests/reference/make_golden_model.py, for the tests that compare with it. */
+/* The golden model of tests/reference/make_golden_model.py, for the tests that compare with it.
+ */
 #ifndef TESTS_ENGINE_GOLDEN_H
 #define TESTS_ENGINE_GOLDEN_H
 
@@ -23,7 +24,8 @@ static inline size_t golden_size(const struct st_file *file, const char *key)
     return (size_t)golden_number(file, key);
 }
 
-static inline struct model_shape golden_shape(const struct st_file *file, unsigned n, unsigned m)
+static inline struct model_shape golden_shape(const struct st_file *file, unsigned n,
+                                              unsigned m)
 {
     return (struct model_shape){.hidden = golden_size(file, "hidden"),
                                 .intermediate = golden_size(file, "intermediate"),

@@ -1,8 +1,10 @@
-/* The whole model's gradients against finite differences, in double precision on the reference device. */
+/* The whole model's gradients against finite differences, in double precision on the reference
+ * device. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
 
 #include "engine/model.h"
@@ -12,8 +14,9 @@
 
 enum { BATCH = 2, CONTEXT = 5, ROWS = BATCH * CONTEXT, VOCAB = 11, SAMPLES = 24 };
 
-/* Five-point differences: truncation is of order h^4, rounding 1e-16 / h; both are far below the tolerance. The error of
- * a parameter is |differences - gradient| / |gradient| over its sampled entries, as norms. */
+/* Five-point differences: truncation is of order h^4, rounding 1e-16 / h; both are far below
+ * the tolerance. The error of a parameter is |differences - gradient| / |gradient| over its
+ * sampled entries, as norms. */
 static const double STEP = 3e-4;
 static const double TOLERANCE = 1e-6;
 
@@ -96,8 +99,8 @@ static void check_param(struct model *model, const struct param *param, double s
     }
     assert_true(norm > 0);
     if (sqrt(error) > TOLERANCE * sqrt(norm))
-        fail_msg("%s: relative error %g of a gradient of norm %g", param->name, sqrt(error / norm),
-                 sqrt(norm));
+        fail_msg("%s: relative error %g of a gradient of norm %g", param->name,
+                 sqrt(error / norm), sqrt(norm));
 }
 
 static void check_model(struct model_shape shape)

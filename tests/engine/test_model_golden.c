@@ -1,14 +1,16 @@
 /* Loss, logits and every gradient of a two-layer model against PyTorch's, on every device. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
+
 #include <cmocka.h>
 
 #include "tests/engine/golden.h"
 
-/* The golden numbers were computed in double; single precision over sums of at most 64 terms and two layers errs by some
- * 1e-6 of a tensor's norm. The error of a tensor is |ours - golden| / |golden|, as norms. */
+/* The golden numbers were computed in double; single precision over sums of at most 64 terms
+ * and two layers errs by some 1e-6 of a tensor's norm. The error of a tensor is |ours - golden|
+ * / |golden|, as norms. */
 static const double TOLERANCE = 1e-5;
 
 static const char *const DEVICES[] = {"ref", "cpu"};
@@ -31,7 +33,8 @@ static void setup(struct fixture *f, const char *device, unsigned n, unsigned m)
     f->tokens = golden_data(f->file, &bytes, "", "tokens");
     f->targets = golden_data(f->file, &bytes, "", "targets");
     assert_int_equal(device_create(&f->dev, device, NULL, NULL), 0);
-    assert_int_equal(model_create(&f->model, f->dev, &shape, f->batch, f->context, true, NULL), 0);
+    assert_int_equal(model_create(&f->model, f->dev, &shape, f->batch, f->context, true, NULL),
+                     0);
     golden_load(f->model, f->file);
 }
 
