@@ -1,0 +1,514 @@
+/* Training steps on real data files: the way down, PyTorch's curve, and what must not matter.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/optim/optim.h"
+#include "engine/trainer.h"
+#include "tests/engine/comms.h"
+#include "tests/engine/golden.h"
+#include <unistd.h>
+
+static const char *const DEVICES[] = {"ref", "cpu"};
+enum { DEVICE_COUNT = sizeof DEVICES / sizeof DEVICES[0], PATH_SIZE = 64 };
+
+/* ---- a rank: everything that one process would have ---- */
+
+struct rank {
+    struct comms_rank comm;
+    struct pool *pool;
+    struct device *dev;
+    struct dataset *data;
+    struct trainer *trainer;
+};
+
+struct world {
+    char path[PATH_SIZE];
+    struct comms_world comms;
+    struct rank ranks[COMMS_MAX];
+    int size;
+};
+
+static const char TEXT[] = "the quick brown fox jumps over the lazy dog; ";
+
+/* A file of the same sentence over and over: soon learned by heart. */
+static void write_text(char path[PATH_SIZE])
+{
+    strcpy(path, "/tmp/test_trainer_XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    for (int i = 0; i < 60; i++)
+        assert_int_equal(write(fd, TEXT, sizeof TEXT - 1), sizeof TEXT - 1);
+    close(fd);
+}
+
+static struct trainer_config config_of(const char *method, unsigned n, unsigned m)
+{
+    return (struct trainer_config){
+        .shape = {.hidden = 32,
+                  .intermediate = 48,
+                  .layers = 2,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .vocab = DATA_BYTES_VOCAB,
+                  .context = 16,
+                  .rope_theta = 10000,
+                  .norm_eps = 1e-6,
+                  .n = n,
+                  .m = m},
+        .method = {.name = method,
+                   .seed = 1,
+                   .steps = 40,
+                   .interval = 8,
+                   .until = 0.75,
+                   .zeta = 0.2,
+                   .soft = true,
+                   .temperature_start = 1,
+                   .temperature_end = 9},
+        .steps = 40,
+        .warmup = 4,
+        .batch = 8,
+        .micro_batch = 4,
+        .context = 16,
+        .seed = 1,
+        .lr = 0.01,
+        .min_lr_ratio = 0.1,
+        .beta1 = 0.9,
+        .beta2 = 0.999,
+        .eps = 1e-8,
+        .weight_decay = 0.01,
+        .grad_clip = 1,
+    };
+}
+
+static void open_rank(struct rank *rank, const char *path, const char *format, double held_out,
+                      const struct trainer_config *config, const char *device, unsigned threads)
+{
+    struct err err = {0};
+    const struct dataset_config data = {.train = &path,
+                                        .train_count = 1,
+                                        .validation_fraction = held_out,
+                                        .format = format,
+                                        .context = config->context,
+                                        .vocab = config->shape.vocab,
+                                        .seed = config->seed};
+    assert_int_equal(pool_create(&rank->pool, threads, NULL), 0);
+    assert_int_equal(device_create(&rank->dev, device, rank->pool, NULL), 0);
+    if (dataset_open(&rank->data, &data, rank->comm.comm.rank, rank->comm.comm.size, &err) != 0)
+        fail_msg("%s", err.text);
+    if (trainer_create(&rank->trainer, config, rank->dev, &rank->comm.comm, rank->data, &err) !=
+        0)
+        fail_msg("%s", err.text);
+}
+
+static void close_rank(struct rank *rank)
+{
+    trainer_destroy(rank->trainer);
+    dataset_close(rank->data);
+    device_destroy(rank->dev);
+    pool_destroy(rank->pool);
+}
+
+static void setup(struct world *world, const struct trainer_config *config, int size,
+                  const char *device, unsigned threads)
+{
+    struct comms_rank comms[COMMS_MAX];
+    world->size = size;
+    comms_init(&world->comms, comms, size);
+    write_text(world->path);
+    for (int r = 0; r < size; r++) {
+        world->ranks[r].comm = comms[r];
+        open_rank(&world->ranks[r], world->path, "text", 0.2, config, device, threads);
+    }
+}
+
+static void teardown(struct world *world)
+{
+    for (int r = 0; r < world->size; r++)
+        close_rank(&world->ranks[r]);
+    comms_release(&world->comms);
+    unlink(world->path);
+}
+
+static double step_loss(struct rank *rank)
+{
+    struct step_result result;
+    struct err err = {0};
+    if (trainer_step(rank->trainer, NULL, &result, &err) != 0)
+        fail_msg("%s", err.text);
+    return result.loss;
+}
+
+static struct trainer *only(struct world *world) { return world->ranks[0].trainer; }
+
+static void expect_equal_models(const struct model *a, const struct model *b)
+{
+    assert_memory_equal(a->weights, b->weights, a->count * sizeof(real));
+    assert_memory_equal(a->moment1, b->moment1, a->count * sizeof(real));
+    assert_memory_equal(a->moment2, b->moment2, a->count * sizeof(real));
+    if (a->codes)
+        assert_memory_equal(a->codes, b->codes, a->code_count * sizeof *a->codes);
+}
+
+/* ---- the way down ---- */
+
+static void loss_falls_on_repetitive_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *method;
+        unsigned n, m;
+    } CASES[] = {{"dense", 1, 1}, {"static", 1, 4}, {"set", 2, 4}, {"chts24", 1, 4}};
+    for (size_t d = 0; d < DEVICE_COUNT; d++) {
+        for (size_t c = 0; c < sizeof CASES / sizeof CASES[0]; c++) {
+            struct world world;
+            struct trainer_config config = config_of(CASES[c].method, CASES[c].n, CASES[c].m);
+            setup(&world, &config, 1, DEVICES[d], 1);
+            double first = step_loss(&world.ranks[0]), last = first;
+            while (only(&world)->step < config.steps)
+                last = step_loss(&world.ranks[0]);
+            assert_true(first > 5 &&
+                        first < 7); /* log(257) = 5.5, and a little for the start */
+            assert_true(last < 0.6 * first);
+            assert_int_equal(only(&world)->tokens,
+                             config.steps * config.batch * config.context);
+            teardown(&world);
+        }
+    }
+}
+
+static void evaluation_falls_with_training_and_counts_its_tokens(void **state)
+{
+    (void)state;
+    struct world world;
+    struct trainer_config config = config_of("chts24", 2, 4);
+    size_t tokens = 0, some = 0;
+    double before = 0, after = 0, again = 0;
+    setup(&world, &config, 1, "ref", 1);
+    struct trainer *trainer = only(&world);
+    assert_int_equal(trainer_evaluate(trainer, 0, &before, &tokens, NULL), 0);
+    assert_int_equal(tokens,
+                     dataset_windows(world.ranks[0].data, SPLIT_VALIDATION) * config.context);
+    while (trainer->step < config.steps)
+        step_loss(&world.ranks[0]);
+    assert_int_equal(trainer_evaluate(trainer, 0, &after, &tokens, NULL), 0);
+    assert_true(after < 0.6 * before);
+    assert_int_equal(trainer_evaluate(trainer, 3, &again, &some, NULL), 0);
+    assert_int_equal(some, 3 * config.context);
+    assert_int_equal(trainer_evaluate(trainer, 1 << 30, &again, &some, NULL), 0);
+    assert_true(again == after && some == tokens);
+    teardown(&world);
+}
+
+/* ---- what must not matter ---- */
+
+static void threads_do_not_change_a_bit(void **state)
+{
+    (void)state;
+    for (size_t d = 0; d < DEVICE_COUNT; d++) {
+        struct world one, three;
+        struct trainer_config config = config_of("chts24", 1, 4);
+        setup(&one, &config, 1, DEVICES[d], 1);
+        setup(&three, &config, 1, DEVICES[d], 3);
+        for (int i = 0; i < 10; i++) /* past the first refresh */
+            assert_true(step_loss(&one.ranks[0]) == step_loss(&three.ranks[0]));
+        assert_int_equal(only(&one)->refresh, 1);
+        expect_equal_models(only(&one)->model, only(&three)->model);
+        teardown(&one);
+        teardown(&three);
+    }
+}
+
+/* Sums in another order: losses agree to rounding, which the steps before the first refresh
+ * amplify little. */
+static const double REGROUPED = 1e-5;
+
+static void micro_batches_do_not_change_the_loss(void **state)
+{
+    (void)state;
+    for (size_t d = 0; d < DEVICE_COUNT; d++) {
+        struct world whole, parts;
+        struct trainer_config config = config_of("static", 1, 4);
+        config.micro_batch = 8;
+        setup(&whole, &config, 1, DEVICES[d], 1);
+        config.micro_batch = 2;
+        setup(&parts, &config, 1, DEVICES[d], 1);
+        for (int i = 0; i < 8; i++) {
+            double a = step_loss(&whole.ranks[0]), b = step_loss(&parts.ranks[0]);
+            assert_true(fabs(a - b) < REGROUPED * a);
+        }
+        teardown(&whole);
+        teardown(&parts);
+    }
+}
+
+struct thread {
+    struct rank *rank;
+    int steps;
+    double losses[40], eval_loss;
+    size_t repaired, refreshes, eval_tokens;
+    int code; /* of the last call */
+    struct err err;
+};
+
+static void *run_rank(void *context)
+{
+    struct thread *thread = context;
+    for (int i = 0; i < thread->steps; i++) {
+        struct step_result result;
+        thread->code = trainer_step(thread->rank->trainer, NULL, &result, &thread->err);
+        if (thread->code != 0)
+            return NULL;
+        thread->losses[i] = result.loss;
+        thread->repaired += result.repaired;
+        thread->refreshes += result.refreshed;
+    }
+    thread->code = trainer_evaluate(thread->rank->trainer, 5, &thread->eval_loss,
+                                    &thread->eval_tokens, &thread->err);
+    return NULL;
+}
+
+static void run_ranks(struct world *world, struct thread *threads, int steps)
+{
+    pthread_t ids[COMMS_MAX];
+    for (int r = 0; r < world->size; r++) {
+        threads[r] = (struct thread){.rank = &world->ranks[r], .steps = steps};
+        assert_int_equal(pthread_create(&ids[r], NULL, run_rank, &threads[r]), 0);
+    }
+    for (int r = 0; r < world->size; r++)
+        pthread_join(ids[r], NULL);
+}
+
+static void two_ranks_agree_with_each_other_and_with_one(void **state)
+{
+    (void)state;
+    enum { STEPS = 12 };
+    struct world one, two;
+    struct thread alone[COMMS_MAX], threads[COMMS_MAX];
+    struct trainer_config config = config_of("chts24", 1, 4);
+    setup(&one, &config, 1, "ref", 1);
+    setup(&two, &config, 2, "ref", 1);
+    run_ranks(&one, alone, STEPS);
+    run_ranks(&two, threads, STEPS);
+    for (int r = 0; r < 2; r++) {
+        assert_int_equal(threads[r].code, 0);
+        assert_int_equal(threads[r].refreshes, 1);
+        assert_int_equal(threads[r].repaired, 0);
+        assert_int_equal(threads[r].eval_tokens, 5 * config.context);
+    }
+    assert_memory_equal(threads[0].losses, threads[1].losses, STEPS * sizeof(double));
+    expect_equal_models(two.ranks[0].trainer->model, two.ranks[1].trainer->model);
+    for (int i = 0; i < 8; i++)
+        assert_true(fabs(alone[0].losses[i] - threads[0].losses[i]) <
+                    REGROUPED * alone[0].losses[i]);
+    assert_true(threads[0].eval_loss == threads[1].eval_loss);
+    teardown(&one);
+    teardown(&two);
+}
+
+static void a_mask_that_differs_is_repaired_at_the_refresh(void **state)
+{
+    (void)state;
+    struct world world;
+    struct thread threads[COMMS_MAX];
+    struct trainer_config config = config_of("chts24", 1, 4);
+    setup(&world, &config, 2, "ref", 1);
+    struct model *model = world.ranks[1].trainer->model;
+    model->codes[0] = (uint16_t)((model->codes[0] + 1) % 4);
+    model_repack(model);
+    run_ranks(&world, threads, 8);
+    assert_int_equal(threads[0].code, 0);
+    assert_true(threads[0].repaired >= 1);
+    assert_int_equal(threads[0].repaired, threads[1].repaired);
+    assert_memory_equal(model->codes, world.ranks[0].trainer->model->codes,
+                        model->code_count * sizeof *model->codes);
+    teardown(&world);
+}
+
+/* ---- PyTorch's curve ---- */
+
+/* Losses of 20 steps of Adam in single precision against double: rounding of 1e-7 a step,
+ * amplified by Adam where a gradient is near zero. */
+static const double CURVE_TOLERANCE = 1e-4;
+
+static void write_tokens(char path[PATH_SIZE], const int32_t *tokens, size_t count)
+{
+    strcpy(path, "/tmp/test_trainer_XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    for (size_t i = 0; i < count; i++) {
+        uint16_t token = (uint16_t)tokens[i];
+        assert_int_equal(write(fd, &token, sizeof token), sizeof token);
+    }
+    close(fd);
+}
+
+static struct trainer_config golden_config(const struct st_file *file)
+{
+    return (struct trainer_config){.shape = golden_shape(file, 1, 4),
+                                   .method = {.name = "static"},
+                                   .steps = golden_size(file, "steps"),
+                                   .warmup = golden_size(file, "warmup"),
+                                   .batch = 4,
+                                   .micro_batch = 2,
+                                   .context = golden_size(file, "context"),
+                                   .optimizer = "adamw",
+                                   .lr = golden_number(file, "lr"),
+                                   .min_lr_ratio = golden_number(file, "min_lr_ratio"),
+                                   .beta1 = 0.9,
+                                   .beta2 = 0.999,
+                                   .eps = 1e-8,
+                                   .weight_decay = golden_number(file, "weight_decay"),
+                                   .grad_clip = golden_number(file, "grad_clip")};
+}
+
+static void check_curve(const struct st_file *file, const char *device)
+{
+    struct comms_world comms;
+    struct rank rank;
+    char path[PATH_SIZE];
+    size_t bytes = 0;
+    int32_t *tokens = golden_data(file, &bytes, "", "curve.tokens");
+    float *losses = golden_data(file, &bytes, "", "curve.loss");
+    float *norms = golden_data(file, &bytes, "", "curve.grad_norm");
+    struct trainer_config config = golden_config(file);
+    assert_int_equal(bytes, config.steps * sizeof *norms);
+    /* Four windows and a batch of four: every step sees them all, in whatever order. */
+    write_tokens(path, tokens, 4 * config.context + 1);
+    comms_init(&comms, &rank.comm, 1);
+    open_rank(&rank, path, "raw-uint16", 0, &config, device, 1);
+    assert_int_equal(dataset_windows(rank.data, SPLIT_TRAIN), 4);
+    golden_load(rank.trainer->model, file);
+    for (size_t i = 0; i < config.steps; i++) {
+        struct step_result result;
+        assert_int_equal(trainer_step(rank.trainer, NULL, &result, NULL), 0);
+        if (fabs(result.loss - (double)losses[i]) > CURVE_TOLERANCE * (double)losses[i])
+            fail_msg("%s: loss %.7f at step %zu, PyTorch %.7f", device, result.loss, i + 1,
+                     (double)losses[i]);
+        if (fabs(result.grad_norm - (double)norms[i]) > CURVE_TOLERANCE * (double)norms[i])
+            fail_msg("%s: gradient norm %.7f at step %zu, PyTorch %.7f", device,
+                     result.grad_norm, i + 1, (double)norms[i]);
+    }
+    close_rank(&rank);
+    comms_release(&comms);
+    unlink(path);
+    free(tokens);
+    free(losses);
+    free(norms);
+}
+
+static void twenty_steps_follow_pytorch(void **state)
+{
+    (void)state;
+    struct st_file *file;
+    assert_int_equal(st_open(&file, GOLDEN_PATH, NULL), 0);
+    for (size_t d = 0; d < DEVICE_COUNT; d++)
+        check_curve(file, DEVICES[d]);
+    st_close(file);
+}
+
+/* ---- schedule and faults ---- */
+
+static void learning_rate_warms_up_and_ends_at_its_floor(void **state)
+{
+    (void)state;
+    const struct trainer_config config = {
+        .lr = 2, .min_lr_ratio = 0.1, .warmup = 10, .steps = 110};
+    assert_true(trainer_lr(&config, 1) == 0.2);
+    assert_true(trainer_lr(&config, 10) == 2);
+    assert_true(fabs(trainer_lr(&config, 60) - 1.1) < 1e-12); /* half way of the cosine */
+    assert_true(fabs(trainer_lr(&config, 110) - 0.2) < 1e-12);
+    for (size_t step = 11; step < 110; step++)
+        assert_true(trainer_lr(&config, step) > trainer_lr(&config, step + 1));
+    const struct trainer_config warm = {.lr = 1, .min_lr_ratio = 0.5, .warmup = 4, .steps = 4};
+    assert_true(trainer_lr(&warm, 4) == 1);
+}
+
+static void a_loss_that_is_not_finite_stops_before_the_update(void **state)
+{
+    (void)state;
+    struct world world;
+    struct thread threads[COMMS_MAX];
+    struct trainer_config config = config_of("static", 1, 4);
+    setup(&world, &config, 2, "ref", 1);
+    run_ranks(&world, threads, 2);
+    assert_int_equal(threads[0].code, 0);
+    struct model *model = world.ranks[0].trainer->model;
+    real *copy = malloc(model->count * sizeof *copy);
+    struct param *norm = model_param(model, "model.norm.weight");
+    model->weights[norm->offset] = (real)NAN; /* on rank 0 only */
+    memcpy(copy, model->weights, model->count * sizeof *copy);
+    run_ranks(&world, threads, 1);
+    for (int r = 0; r < 2; r++) {
+        assert_int_equal(threads[r].code, ERR_INVALID);
+        assert_non_null(strstr(threads[r].err.text, "loss is nan at step 3"));
+        assert_int_equal(world.ranks[r].trainer->step, 2);
+    }
+    assert_memory_equal(copy, model->weights, model->count * sizeof *copy);
+    free(copy);
+    teardown(&world);
+}
+
+static void expect_refused(struct trainer_config config, int ranks, const char *text)
+{
+    struct trainer *trainer = NULL;
+    struct device *dev;
+    struct err err = {0};
+    struct comms_world comms;
+    struct comms_rank comm[COMMS_MAX];
+    comms_init(&comms, comm, ranks);
+    assert_int_equal(device_create(&dev, "ref", NULL, NULL), 0);
+    assert_int_equal(trainer_create(&trainer, &config, dev, &comm[0].comm, NULL, &err),
+                     ERR_INVALID);
+    assert_null(trainer);
+    if (!strstr(err.text, text))
+        fail_msg("\"%s\" does not say \"%s\"", err.text, text);
+    device_destroy(dev);
+    comms_release(&comms);
+}
+
+static void wrong_configurations_are_refused_by_name(void **state)
+{
+    (void)state;
+    const struct trainer_config good = config_of("chts24", 1, 4);
+    struct trainer_config config = good;
+    config.batch = 7, expect_refused(config, 2, "train.batch is 7"), config = good;
+    config.micro_batch = 3, expect_refused(config, 1, "train.micro_batch is 3"), config = good;
+    config.micro_batch = 8, expect_refused(config, 2, "train.micro_batch is 8"), config = good;
+    config.context = 17, expect_refused(config, 1, "train.context is 17"), config = good;
+    config.steps = 0, expect_refused(config, 1, "train.steps is 0"), config = good;
+    config.method.name = "magic", expect_refused(config, 1, "\"magic\""), config = good;
+    config.method.name = "dense", expect_refused(config, 1, "1:4"), config = good;
+    config.shape.m = 1, expect_refused(config, 1, "1:1"), config = good;
+    config.optimizer = "sgd", expect_refused(config, 1, "\"sgd\""), config = good;
+    config.shape.heads = 5, expect_refused(config, 1, "model.hidden is 32");
+}
+
+static void optimizers_are_found_by_name(void **state)
+{
+    (void)state;
+    assert_ptr_equal(optimizer_find("adamw"), &optimizer_adamw);
+    assert_null(optimizer_find("adam"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(loss_falls_on_repetitive_text),
+        cmocka_unit_test(evaluation_falls_with_training_and_counts_its_tokens),
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(micro_batches_do_not_change_the_loss),
+        cmocka_unit_test(two_ranks_agree_with_each_other_and_with_one),
+        cmocka_unit_test(a_mask_that_differs_is_repaired_at_the_refresh),
+        cmocka_unit_test(twenty_steps_follow_pytorch),
+        cmocka_unit_test(learning_rate_warms_up_and_ends_at_its_floor),
+        cmocka_unit_test(a_loss_that_is_not_finite_stops_before_the_update),
+        cmocka_unit_test(wrong_configurations_are_refused_by_name),
+        cmocka_unit_test(optimizers_are_found_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
