@@ -22,6 +22,20 @@ int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
 /* Removes all but the newest `keep` (>= 1) checkpoints and left-over hidden folders. */
 int checkpoint_prune(const char *folder, size_t keep, struct err *err);
 
+/* What train.json says of a checkpoint, without reading its weights. */
+struct checkpoint_info {
+    uint64_t step, refresh, tokens;
+    struct model_shape shape;
+    char method[64];
+};
+
+/* ERR_NOT_FOUND, ERR_CORRUPT. */
+int checkpoint_describe(struct checkpoint_info *out, const char *path, struct err *err);
+
+/* The path of the newest checkpoint in folder whose manifest holds, malloc'd; ERR_NOT_FOUND if
+ * there is none. */
+int checkpoint_newest(char **out, const char *folder, struct err *err);
+
 /* Loads weights and masks only, for inference: shape is read from train.json. context 0: the
  * shape's own. */
 int checkpoint_load_model(struct model **out, struct device *dev, const char *path,

@@ -2,7 +2,7 @@
 #ifndef HEBB_ENGINE_CHECKPOINT_FILES_H
 #define HEBB_ENGINE_CHECKPOINT_FILES_H
 
-#include "engine/trainer.h"
+#include "engine/checkpoint.h"
 #include "proto/base/fsx.h"
 #include "proto/format/safetensors.h"
 
@@ -55,16 +55,10 @@ int checkpoint_tensors_read(const struct checkpoint_tensors *tensors, const char
 /* train.json: position and configuration. */
 int checkpoint_meta_write(const struct trainer *trainer, const char *path, struct err *err);
 
-struct checkpoint_meta {
-    uint64_t step, refresh, tokens;
-};
-
-/* Reads train.json of folder. With a config, every field of it must be the saved one
- * (ERR_INVALID names the first that is not); with a shape, it gets the saved shape. Both may be
- * NULL. */
-int checkpoint_meta_read(struct checkpoint_meta *out, const char *folder,
-                         const struct trainer_config *config, struct model_shape *shape,
-                         struct err *err);
+/* Reads train.json of folder. With a config, every field of it must be the saved one:
+ * ERR_INVALID names the first that is not. config may be NULL. */
+int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
+                         const struct trainer_config *config, struct err *err);
 
 /* The steps of the checkpoints in folder, newest first. A missing folder has none. The caller
  * frees *steps. */

@@ -1,6 +1,7 @@
 #include "engine/checkpoint.h"
 
 #include "engine/checkpoint_files.h"
+#include "proto/base/mem.h"
 #include "proto/format/manifest.h"
 
 #include <inttypes.h>
@@ -48,8 +49,8 @@ static int state_read(struct trainer *trainer, const char *folder, struct err *e
 
 static int trainer_load(struct trainer *trainer, const char *folder, struct err *err)
 {
-    struct checkpoint_meta meta;
-    int rc = checkpoint_meta_read(&meta, folder, &trainer->config, NULL, err);
+    struct checkpoint_info info;
+    int rc = checkpoint_meta_read(&info, folder, &trainer->config, err);
     if (rc == 0) {
         rc = weights_read(trainer->model, folder, err);
     }
@@ -57,9 +58,9 @@ static int trainer_load(struct trainer *trainer, const char *folder, struct err 
         rc = state_read(trainer, folder, err);
     }
     if (rc == 0) {
-        trainer->step = (size_t)meta.step;
-        trainer->refresh = (size_t)meta.refresh;
-        trainer->tokens = meta.tokens;
+        trainer->step = (size_t)info.step;
+        trainer->refresh = (size_t)info.refresh;
+        trainer->tokens = info.tokens;
     }
     return rc;
 }
@@ -116,22 +117,38 @@ int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
     return rc;
 }
 
+int checkpoint_newest(char **out, const char *folder, struct err *err)
+{
+    char path[FSX_PATH_MAX];
+    uint64_t step;
+    int rc = newest_valid(&step, folder, NULL, err);
+    if (rc == 0 && step == UINT64_MAX) {
+        rc = err_set(err, ERR_NOT_FOUND, "%s: no checkpoint", folder);
+    }
+    if (rc == 0) {
+        rc = fsx_path(path, err, "%s/step-%08" PRIu64, folder, step);
+    }
+    if (rc == 0 && !(*out = mem_strdup(path))) {
+        rc = err_set(err, ERR_NO_MEMORY, "no memory for a path");
+    }
+    return rc;
+}
+
 int checkpoint_load_model(struct model **out, struct device *dev, const char *path,
                           size_t batch, size_t context, struct err *err)
 {
-    struct checkpoint_meta meta;
-    struct model_shape shape;
+    struct checkpoint_info info;
     struct model *model = NULL;
     int rc = manifest_verify(path, NULL, err);
     if (rc == 0) {
-        rc = checkpoint_meta_read(&meta, path, NULL, &shape, err);
+        rc = checkpoint_describe(&info, path, err);
     }
     if (rc == 0) {
-        rc = model_shape_check(&shape, err);
+        rc = model_shape_check(&info.shape, err);
     }
     if (rc == 0) {
-        rc = model_create(&model, dev, &shape, batch, context ? context : shape.context, false,
-                          err);
+        rc = model_create(&model, dev, &info.shape, batch,
+                          context ? context : info.shape.context, false, err);
     }
     if (rc == 0) {
         rc = weights_read(model, path, err);

@@ -68,6 +68,7 @@ static const struct meta_field run_fields[] = {
     {"batch", META_SIZE, FIELD(batch), NULL},
     {"context", META_SIZE, FIELD(context), NULL},
     {"seed", META_SEED, FIELD(seed), NULL},
+    {"optimizer", META_STRING, FIELD(optimizer), NULL},
     {"lr", META_REAL, FIELD(lr), NULL},
     {"min_lr_ratio", META_REAL, FIELD(min_lr_ratio), NULL},
     {"beta1", META_REAL, FIELD(beta1), NULL},
@@ -83,7 +84,7 @@ static const struct meta_section {
     const struct meta_field *fields;
 } sections[] = {{"shape", shape_fields}, {"method", method_fields}, {"run", run_fields}};
 
-enum { SECTION_SHAPE = 0, SECTION_COUNT = sizeof sections / sizeof *sections };
+enum { SECTION_COUNT = sizeof sections / sizeof *sections };
 
 /* The field's value as a new cJSON item, NULL without memory. */
 static cJSON *field_print(const struct meta_field *field, const struct trainer_config *config)
@@ -100,7 +101,8 @@ static cJSON *field_print(const struct meta_field *field, const struct trainer_c
     case META_BOOL:
         return cJSON_CreateBool(*(const bool *)at);
     case META_STRING:
-        return cJSON_CreateString(*(const char *const *)at);
+        return *(const char *const *)at ? cJSON_CreateString(*(const char *const *)at)
+                                        : cJSON_CreateNull();
     case META_RULE:
         return cJSON_CreateString(field->rules[*(const unsigned *)at]);
     case META_SEED:
@@ -218,7 +220,7 @@ static int shape_parse(const cJSON *saved, struct trainer_config *config, const 
     return 0;
 }
 
-static int position_parse(struct checkpoint_meta *out, const cJSON *root, const char *folder,
+static int position_parse(struct checkpoint_info *out, const cJSON *root, const char *folder,
                           struct err *err)
 {
     const char *format = json_string(root, "format");
@@ -232,13 +234,30 @@ static int position_parse(struct checkpoint_meta *out, const cJSON *root, const 
         return err_set(err, ERR_CORRUPT,
                        "%s: train.json: step, refresh or tokens is missing or wrong", folder);
     }
-    *out = (struct checkpoint_meta){(uint64_t)step, (uint64_t)refresh, (uint64_t)tokens};
+    out->step = (uint64_t)step;
+    out->refresh = (uint64_t)refresh;
+    out->tokens = (uint64_t)tokens;
     return 0;
 }
 
-int checkpoint_meta_read(struct checkpoint_meta *out, const char *folder,
-                         const struct trainer_config *config, struct model_shape *shape,
-                         struct err *err)
+/* Shape and method of the sections, which are there. */
+static int model_parse(struct checkpoint_info *out, const cJSON *root, const char *folder,
+                       struct err *err)
+{
+    struct trainer_config config = {0};
+    const char *method = json_string(json_object(root, "method"), "name");
+    if (!method || strlen(method) >= sizeof out->method) {
+        return err_set(err, ERR_CORRUPT, "%s: train.json: method.name is missing or too long",
+                       folder);
+    }
+    strcpy(out->method, method);
+    int rc = shape_parse(json_object(root, "shape"), &config, folder, err);
+    out->shape = config.shape;
+    return rc;
+}
+
+int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
+                         const struct trainer_config *config, struct err *err)
 {
     char path[FSX_PATH_MAX];
     cJSON *root = NULL;
@@ -258,11 +277,14 @@ int checkpoint_meta_read(struct checkpoint_meta *out, const char *folder,
             rc = section_compare(saved, &sections[i], config, folder, err);
         }
     }
-    if (rc == 0 && shape) {
-        struct trainer_config read = {0};
-        rc = shape_parse(json_object(root, sections[SECTION_SHAPE].name), &read, folder, err);
-        *shape = read.shape;
+    if (rc == 0) {
+        rc = model_parse(out, root, folder, err);
     }
     cJSON_Delete(root);
     return rc;
+}
+
+int checkpoint_describe(struct checkpoint_info *out, const char *path, struct err *err)
+{
+    return checkpoint_meta_read(out, path, NULL, err);
 }

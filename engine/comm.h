@@ -28,9 +28,9 @@ struct comm {
     int rank, size;
 };
 
-/* Makes one outcome of every rank's own: all ranks call it with their code (0 or an err_code) and, on failure, their err.
- * Returns 0 if all succeeded; else the code and err of the lowest rank that failed, the same on every rank, with
- * that rank in *rank (may be NULL). A collective that fails inside leaves *rank at the caller's own rank. */
+/* Makes one outcome of every rank's own: all ranks call it with their code (0 or an err_code) and, on failure,
+ * their err. Returns 0 if all succeeded; else the code and err of the lowest rank that failed, the same on every
+ * rank, with that rank in *rank (may be NULL). If a collective fails inside, *rank is -1. */
 int comm_agree(struct comm *comm, int code, int *rank, struct err *err);
 
 #endif

@@ -13,7 +13,7 @@ int comm_agree(struct comm *comm, int code, int *rank, struct err *err)
         }
     }
     if (rank) {
-        *rank = comm->rank;
+        *rank = -1;
     }
     uint64_t first = code != 0 ? (uint64_t)comm->rank : UINT64_MAX;
     int rc = comm->ops->min_u64(comm, &first, 1, err);
