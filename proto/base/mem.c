@@ -53,7 +53,8 @@ size_t size_round_up(size_t n, size_t step)
 
 void *mem_zeroed(size_t count, size_t size)
 {
-    return calloc(count > 0 ? count : 1, size > 0 ? size : 1);
+    size_t bytes;
+    return size_mul(&bytes, count, size) ? calloc(bytes > 0 ? bytes : 1, 1) : NULL;
 }
 
 void *mem_aligned(size_t count, size_t size)

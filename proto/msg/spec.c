@@ -5,13 +5,10 @@
 #include "proto/json/json.h"
 #include "proto/msg/spec_private.h"
 #include <assert.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { SPEC_SHOWN_MAX = 48 }; /* bytes of a wrong value that a fault quotes */
 
 void spec_init(struct job_spec *spec) { memset(spec, 0, sizeof(*spec)); }
 
@@ -74,179 +71,7 @@ static void spec_duplicate(void *context, const char *pointer)
     spec_fault(context, pointer, "given more than once");
 }
 
-/* --- one value --- */
-
-/* The start of a value's JSON text, for messages. */
-static const char *value_show(const cJSON *value, char out[SPEC_SHOWN_MAX + 4])
-{
-    struct buf text;
-    buf_init(&text, SPEC_BODY_MAX * 8);
-    json_print(value, &text);
-    size_t len = text.len;
-    if (len > SPEC_SHOWN_MAX) {
-        for (len = SPEC_SHOWN_MAX; len > 0 && ((unsigned char)text.data[len] & 0xc0) == 0x80;) {
-            len--; /* not inside a character */
-        }
-    }
-    snprintf(out, SPEC_SHOWN_MAX + 4, "%.*s%s", (int)len, text.data ? text.data : "",
-             len < text.len ? "..." : "");
-    buf_release(&text);
-    return out;
-}
-
-static bool text_has_control(const char *text)
-{
-    for (; *text; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void set_number(struct spec_draft *draft, const struct opt *row, const cJSON *value)
-{
-    char shown[SPEC_SHOWN_MAX + 4];
-    void *field = (char *)draft->spec + row->offset;
-    int64_t whole = 0;
-    bool is_int = row->type == OPT_INT;
-    if (is_int ? !json_whole(&whole, value) : !cJSON_IsNumber(value)) {
-        spec_fault(draft, row->path, "must be a %s, got %s", is_int ? "whole number" : "number",
-                   value_show(value, shown));
-    } else if (!(value->valuedouble >= row->min && value->valuedouble <= row->max)) {
-        struct buf text;
-        buf_init(&text, ERR_TEXT_MAX);
-        buf_puts(&text, "must be from ");
-        json_print_number(row->min, &text);
-        buf_puts(&text, " to ");
-        json_print_number(row->max, &text);
-        spec_fault(draft, row->path, "%s, got %s", text.data, value_show(value, shown));
-        buf_release(&text);
-    } else if (is_int) {
-        memcpy(field, &whole, sizeof(whole));
-    } else {
-        memcpy(field, &value->valuedouble, sizeof(double));
-    }
-}
-
-static void set_enum(struct spec_draft *draft, const struct opt *row, const char *text,
-                     const char *shown)
-{
-    struct buf choices;
-    buf_init(&choices, ERR_TEXT_MAX);
-    for (const char *const *choice = row->choices; *choice; choice++) {
-        if (text && strcmp(*choice, text) == 0) {
-            snprintf((char *)draft->spec + row->offset, OPT_STRING_MAX, "%s", text);
-            buf_release(&choices);
-            return;
-        }
-        buf_printf(&choices, "%s%s", choices.len > 0 ? ", " : "", *choice);
-    }
-    spec_fault(draft, row->path, "must be %s%s, got %s", row->choices[1] ? "one of " : "",
-               choices.data, shown);
-    buf_release(&choices);
-}
-
-static void set_text(struct spec_draft *draft, const struct opt *row, const cJSON *value)
-{
-    char shown[SPEC_SHOWN_MAX + 4];
-    const char *text = cJSON_IsString(value) ? value->valuestring : NULL;
-    value_show(value, shown);
-    if (row->type == OPT_ENUM) {
-        set_enum(draft, row, text, shown);
-    } else if (!text) {
-        spec_fault(draft, row->path, "must be a string, got %s", shown);
-    } else if (strlen(text) < (size_t)row->min || strlen(text) > (size_t)row->max) {
-        spec_fault(draft, row->path, "must be %.0f to %.0f bytes long, got %zu", row->min,
-                   row->max, strlen(text));
-    } else if (text_has_control(text)) {
-        spec_fault(draft, row->path, "must not hold control characters, got %s", shown);
-    } else {
-        snprintf((char *)draft->spec + row->offset, OPT_STRING_MAX, "%s", text);
-    }
-}
-
-static void set_seed(struct spec_draft *draft, const struct opt *row, const cJSON *value)
-{
-    char shown[SPEC_SHOWN_MAX + 4];
-    const char *text = cJSON_IsString(value) ? value->valuestring : "";
-    uint64_t seed = 0;
-    bool ok = *text != '\0';
-    for (const char *c = text; ok && *c; c++) {
-        ok = *c >= '0' && *c <= '9' && !__builtin_mul_overflow(seed, 10U, &seed) &&
-             !__builtin_add_overflow(seed, (uint64_t)(*c - '0'), &seed);
-    }
-    if (!ok) {
-        spec_fault(draft, row->path,
-                   "must be a string of decimal digits below 2^64, such as \"1\", got %s",
-                   value_show(value, shown));
-        return;
-    }
-    memcpy((char *)draft->spec + row->offset, &seed, sizeof(seed));
-}
-
-static void set_list(struct spec_draft *draft, const struct opt *row, const cJSON *value)
-{
-    char shown[SPEC_SHOWN_MAX + 4];
-    struct str_list *list = (struct str_list *)(void *)((char *)draft->spec + row->offset);
-    if (!cJSON_IsArray(value)) {
-        spec_fault(draft, row->path, "must be an array of strings, got %s",
-                   value_show(value, shown));
-        return;
-    }
-    int count = cJSON_GetArraySize(value);
-    if (count < (int)row->min || count > (int)row->max) {
-        spec_fault(draft, row->path, "must have %.0f to %.0f items, got %d", row->min, row->max,
-                   count);
-        return;
-    }
-    list->items = mem_zeroed((size_t)count, sizeof(*list->items));
-    size_t index = 0;
-    for (const cJSON *item = value->child; item; item = item->next, index++) {
-        const char *text = cJSON_IsString(item) ? item->valuestring : "";
-        char field[OPT_STRING_MAX];
-        snprintf(field, sizeof(field), "%s/%zu", row->path, index);
-        if (*text == '\0' || strlen(text) > OPT_ITEM_MAX || text_has_control(text)) {
-            spec_fault(draft, field,
-                       "must be a string of 1 to %d bytes without control characters, got %s",
-                       OPT_ITEM_MAX, value_show(item, shown));
-            draft->faulty[row - spec_options(&(size_t){0})] = true;
-        } else if (list->items && (list->items[list->count] = mem_strdup(text))) {
-            list->count++;
-        } else {
-            spec_fault(draft, field, "out of memory");
-        }
-    }
-}
-
-static void set_value(struct spec_draft *draft, const struct opt *row, const cJSON *value)
-{
-    char shown[SPEC_SHOWN_MAX + 4];
-    switch (row->type) {
-    case OPT_BOOL:
-        if (!cJSON_IsBool(value)) {
-            spec_fault(draft, row->path, "must be true or false, got %s",
-                       value_show(value, shown));
-        } else {
-            *((bool *)(void *)((char *)draft->spec + row->offset)) = cJSON_IsTrue(value);
-        }
-        break;
-    case OPT_INT:
-    case OPT_REAL:
-        set_number(draft, row, value);
-        break;
-    case OPT_STRING:
-    case OPT_ENUM:
-        set_text(draft, row, value);
-        break;
-    case OPT_STRINGS:
-        set_list(draft, row, value);
-        break;
-    case OPT_SEED:
-        set_seed(draft, row, value);
-        break;
-    }
-}
+/* --- the whole text --- */
 
 static void set_default(struct spec_draft *draft, const struct opt *row)
 {
@@ -259,12 +84,10 @@ static void set_default(struct spec_draft *draft, const struct opt *row)
         spec_fault(draft, row->path, "out of memory");
         return;
     }
-    set_value(draft, row, value);
+    spec_set_value(draft, row, value);
     cJSON_Delete(value);
     assert(draft->faults->count == before); /* defaults obey their own bounds */
 }
-
-/* --- the whole text --- */
 
 /* The first row at path or inside the section path. */
 static const struct opt *find_row(const char *path, bool *section)
@@ -281,24 +104,51 @@ static const struct opt *find_row(const char *path, bool *section)
     return NULL;
 }
 
+/* Offers the sections' names to a field at the top. */
+static const char *nearest_section(const char *name, char section[OPT_STRING_MAX])
+{
+    size_t count;
+    const struct opt *rows = spec_options(&count);
+    struct suggestion best = {0};
+    for (size_t i = 0; i < count; i++) {
+        char candidate[OPT_STRING_MAX];
+        snprintf(candidate, sizeof(candidate), "%s", rows[i].path + 1);
+        char *slash = strchr(candidate, '/');
+        if (slash) {
+            *slash = '\0';
+            suggest_offer(&best, name, candidate);
+        }
+        if (best.name == candidate) { /* the nearest so far: keep its text */
+            strcpy(section, candidate);
+            best.name = section;
+        }
+    }
+    return best.name;
+}
+
 static void fault_unknown(struct spec_draft *draft, const char *pointer)
 {
     struct suggestion best = {0};
     size_t count;
     const struct opt *rows = spec_options(&count);
-    const char *name = strrchr(pointer, '/') + 1;
+    const char *name = strrchr(pointer, '/') + 1, *where = NULL;
     for (size_t i = 0; i < count; i++) {
         suggest_offer(&best, name, strrchr(rows[i].path, '/') + 1);
     }
-    const char *where = NULL; /* the same or nearest name, in its own section if it is there */
-    for (size_t i = 0; best.name && i < count; i++) {
-        bool same = strcmp(strrchr(rows[i].path, '/') + 1, best.name) == 0;
-        bool beside = strncmp(rows[i].path, pointer, (size_t)(name - pointer)) == 0;
-        if (same && (!where || beside)) {
+    for (size_t i = 0; best.name && i < count; i++) { /* in the same section if it is there */
+        const char *key = strrchr(rows[i].path, '/') + 1;
+        size_t len = (size_t)(key - rows[i].path);
+        bool beside =
+            len == (size_t)(name - pointer) && memcmp(rows[i].path, pointer, len) == 0;
+        if (strcmp(key, best.name) == 0 && (!where || beside)) {
             where = rows[i].path;
         }
     }
-    if (where) {
+    char section[OPT_STRING_MAX];
+    const char *near = name == pointer + 1 ? nearest_section(name, section) : NULL;
+    if (near && (!where || best.distance > 0)) {
+        spec_fault(draft, pointer, "unknown field; did you mean /%s?", near);
+    } else if (where) {
         spec_fault(draft, pointer, "unknown field; did you mean %s?", where);
     } else {
         spec_fault(draft, pointer, "unknown field");
@@ -316,19 +166,19 @@ static void take_members(struct spec_draft *draft, const cJSON *object, const ch
         const char *path = pointer.data ? pointer.data : "";
         bool section = false;
         const struct opt *row = find_row(path, &section);
-        char shown[SPEC_SHOWN_MAX + 4];
+        char shown[SPEC_SHOWN_MAX];
         if (!row || (prefix[0] != '\0' && section)) {
             fault_unknown(draft, path);
         } else if (!section) {
             size_t index = (size_t)(row - spec_options(&(size_t){0}));
             if (!draft->given[index]) { /* the first of two; the second is a fault already */
                 draft->given[index] = true;
-                set_value(draft, row, item);
+                spec_set_value(draft, row, item);
             }
         } else if (cJSON_IsObject(item)) {
             take_members(draft, item, path);
         } else {
-            spec_fault(draft, path, "must be an object, got %s", value_show(item, shown));
+            spec_fault(draft, path, "must be an object, got %s", spec_show(item, shown));
         }
         buf_release(&pointer);
     }
@@ -358,7 +208,7 @@ static int parse_text(struct spec_draft *draft, const char *json, size_t len)
 {
     struct err err = {0};
     cJSON *tree = NULL;
-    char shown[SPEC_SHOWN_MAX + 4];
+    char shown[SPEC_SHOWN_MAX];
     if (len > SPEC_BODY_MAX) {
         spec_fault(draft, "", "a job of %zu bytes; the limit is %d", len, SPEC_BODY_MAX);
         return ERR_LIMIT;
@@ -371,7 +221,7 @@ static int parse_text(struct spec_draft *draft, const char *json, size_t len)
     if (cJSON_IsObject(tree)) {
         take_tree(draft, tree);
     } else {
-        spec_fault(draft, "", "a job must be an object, got %s", value_show(tree, shown));
+        spec_fault(draft, "", "a job must be an object, got %s", spec_show(tree, shown));
     }
     cJSON_Delete(tree);
     return draft->faults->count > 0 ? ERR_INVALID : 0;
@@ -401,38 +251,6 @@ int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_
 
 /* --- printing --- */
 
-static void print_value(const struct job_spec *spec, const struct opt *row, struct buf *out)
-{
-    const void *field = (const char *)spec + row->offset;
-    const struct str_list *list = field;
-    switch (row->type) {
-    case OPT_BOOL:
-        buf_puts(out, *(const bool *)field ? "true" : "false");
-        break;
-    case OPT_INT:
-        buf_printf(out, "%" PRId64, *(const int64_t *)field);
-        break;
-    case OPT_REAL:
-        json_print_number(*(const double *)field, out);
-        break;
-    case OPT_STRING:
-    case OPT_ENUM:
-        json_print_string(field, out);
-        break;
-    case OPT_SEED:
-        buf_printf(out, "\"%" PRIu64 "\"", *(const uint64_t *)field);
-        break;
-    case OPT_STRINGS:
-        buf_puts(out, "[");
-        for (size_t i = 0; i < list->count; i++) {
-            buf_puts(out, i > 0 ? "," : "");
-            json_print_string(list->items[i], out);
-        }
-        buf_puts(out, "]");
-        break;
-    }
-}
-
 void spec_print(const struct job_spec *spec, struct buf *out)
 {
     size_t count;
@@ -455,7 +273,7 @@ void spec_print(const struct job_spec *spec, struct buf *out)
             buf_printf(out, "\"%.*s\":{", (int)(len - 2), rows[i].path + 1);
         }
         buf_printf(out, "\"%s\":", key);
-        print_value(spec, &rows[i], out);
+        spec_print_value(spec, &rows[i], out);
         section = rows[i].path;
         section_len = len;
     }

@@ -1,8 +1,9 @@
 /* A job: the struct, its option tables, and the way from JSON to the struct and back.
  *
- * spec_parse reports every fault at once; spec_print writes all fields, so that spec.json needs no
- * default to be understood. The tables are in spec_table.c, one static table per section; a sparse
- * method's or optimizer's own options are rows there that name the methods they belong to. */
+ * spec_parse reports every fault at once; spec_print writes all fields, so that spec.json needs
+ * no default to be understood. The tables are in spec_table.c, one static table per section; a
+ * sparse method's or optimizer's own options are rows there that name the methods they belong
+ * to. */
 #ifndef HEBB_MSG_SPEC_H
 #define HEBB_MSG_SPEC_H
 
@@ -28,33 +29,34 @@ struct job_spec {
     char name[OPT_STRING_MAX]; /* "job" */
     int64_t priority;          /* 0; higher first, -100..100 */
     struct {
-        char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none; gives the next five */
+        char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none;
+                                        gives the next five */
         int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
-        int64_t vocab;               /* tokenizer bytes: 257, else 32000 */
-        int64_t context;             /* 256 */
-        double rope_theta;           /* 10000 */
-        double norm_eps;             /* 1e-6 */
-        bool tie_embeddings;         /* false */
+        int64_t vocab;       /* tokenizer bytes: 257, else 32000 */
+        int64_t context;     /* 256 */
+        double rope_theta;   /* 10000 */
+        double norm_eps;     /* 1e-6 */
+        bool tie_embeddings; /* false */
     } model;
     struct {
-        struct str_list train;        /* required: files, folders, globs */
-        struct str_list validation;   /* []; empty: validation_fraction of train is held out */
-        double validation_fraction;   /* 0.05, 0..0.5 */
+        struct str_list train;      /* required: files, folders, globs */
+        struct str_list validation; /* []; empty: validation_fraction of train is held out */
+        double validation_fraction; /* 0.05, 0..0.5 */
         char tokenizer[OPT_STRING_MAX]; /* bytes | none (token shards) */
-        char format[OPT_STRING_MAX];    /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
+        char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX]; /* chts24; dense | static | set | chts24 */
-        int64_t n, m;                /* 1, 4 */
-        char layout[OPT_STRING_MAX]; /* row */
-        int64_t refresh_interval;    /* 100 steps */
-        double refresh_until;        /* 0.75, share of steps: T_end */
-        double zeta;                 /* 0.1 */
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 */
+        int64_t n, m;                 /* 1, 4 */
+        char layout[OPT_STRING_MAX];  /* row */
+        int64_t refresh_interval;     /* 100 steps */
+        double refresh_until;         /* 0.75, share of steps: T_end */
+        double zeta;                  /* 0.1 */
         char removal[OPT_STRING_MAX]; /* magnitude | ri */
-        bool soft;                   /* true: soft removal and soft regrowth (chts24) */
+        bool soft;                    /* true: soft removal and soft regrowth (chts24) */
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
-        char score[OPT_STRING_MAX];  /* ch2-l3n | ch3-l3n | random; set: random */
-        char state_repair[OPT_STRING_MAX]; /* changed | none | all */
+        char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random; set: random */
+        char state_repair[OPT_STRING_MAX];         /* changed | none | all */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX]; /* adamw */
@@ -68,13 +70,13 @@ struct job_spec {
         char name[OPT_STRING_MAX]; /* none */
     } adapter;
     struct {
-        int64_t steps;            /* 10000 */
-        int64_t warmup;           /* min(1000, steps / 10) */
-        int64_t batch;            /* 256 sequences, global, a multiple of ranks */
-        int64_t micro_batch;      /* 0: chosen; sequences per rank and pass, divides batch / ranks */
-        int64_t context;          /* model.context; at most that */
-        uint64_t seed;            /* "1" */
-        int64_t eval_every;       /* 500 steps; 0: at the end only */
+        int64_t steps;       /* 10000 */
+        int64_t warmup;      /* min(1000, steps / 10) */
+        int64_t batch;       /* 256 sequences, global, a multiple of ranks */
+        int64_t micro_batch; /* 0: chosen; sequences per rank and pass, divides batch / ranks */
+        int64_t context;     /* model.context; at most that */
+        uint64_t seed;       /* "1" */
+        int64_t eval_every;  /* 500 steps; 0: at the end only */
         int64_t eval_sequences;   /* 256; validation sequences per evaluation; 0: all */
         int64_t checkpoint_every; /* 500 steps; 0: at the end only */
         int64_t keep;             /* 3 checkpoints */
@@ -86,8 +88,8 @@ struct job_spec {
         int64_t threads;               /* 1, per rank */
     } resources;
     struct {
-        int64_t max;       /* 3 retries after failures */
-        double backoff_s;  /* 5; doubles per retry, at most 300 s */
+        int64_t max;      /* 3 retries after failures */
+        double backoff_s; /* 5; doubles per retry, at most 300 s */
     } restart;
 };
 
@@ -105,14 +107,15 @@ struct spec_faults {
 void spec_init(struct job_spec *spec); /* zeroed; valid for spec_release */
 void spec_release(struct job_spec *spec);
 
-/* Parses JSON text (len bytes, need not end with NUL), fills defaults, validates values and their
- * combinations. On faults returns ERR_INVALID with the first in err and all in faults (may be
- * NULL); spec is then released and zeroed. JSON syntax faults carry field "" and the position. */
+/* Parses JSON text (len bytes, need not end with NUL), fills defaults, validates values and
+ * their combinations. On faults returns ERR_INVALID with the first in err and all in faults
+ * (may be NULL); spec is then released and zeroed. JSON syntax faults carry field "" and the
+ * position. */
 int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_faults *faults,
                struct err *err);
 
-/* Appends the job as JSON on one line, in the tables' order: every field that its method, optimizer and
- * adapter have. Parsing and printing it again gives the same bytes. */
+/* Appends the job as JSON on one line, in the tables' order: every field that its method,
+ * optimizer and adapter have. Parsing and printing it again gives the same bytes. */
 void spec_print(const struct job_spec *spec, struct buf *out);
 
 /* Share of the target matrices' weights that is stored: n / m, 1 for dense. */

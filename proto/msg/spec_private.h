@@ -4,7 +4,12 @@
 
 #include "proto/msg/spec.h"
 
-enum { SPEC_ROWS_MAX = 96 };
+struct cJSON;
+
+enum {
+    SPEC_ROWS_MAX = 96,
+    SPEC_SHOWN_MAX = 52, /* a wrong value as a fault quotes it, "..." and NUL included */
+};
 
 /* A spec on its way from JSON: which rows were given, and which are faulty already. */
 struct spec_draft {
@@ -17,12 +22,20 @@ struct spec_draft {
 /* Index of the row with this path; asserts that there is one. */
 size_t spec_row(const char *path);
 bool spec_given(const struct spec_draft *draft, const char *path);
-/* True if none of the rows (paths, ends with NULL) has a fault: a rule over them makes sense. */
+/* True if none of the rows (paths, ends with NULL) has a fault: a rule over them makes sense.
+ */
 bool spec_sound(const struct spec_draft *draft, const char *const *paths);
 
 /* Keeps one fault and marks its row, if it has one. */
 void spec_fault(struct spec_draft *draft, const char *field, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Puts value into row's field, or keeps a fault that names it. */
+void spec_set_value(struct spec_draft *draft, const struct opt *row, const struct cJSON *value);
+/* Appends the field's JSON. */
+void spec_print_value(const struct job_spec *spec, const struct opt *row, struct buf *out);
+/* The start of a value's JSON text, for messages. Returns out. */
+const char *spec_show(const struct cJSON *value, char out[SPEC_SHOWN_MAX]);
 
 /* The value of the field of the section's selector: what rows' owners name. NULL: none. */
 const char *spec_owner(const struct job_spec *spec, const struct opt *row);

@@ -33,7 +33,8 @@ static const struct opt spec_rows[] = {
 
     {"/model/preset", OPT_ENUM, AT(model.preset), "", 0, 0, spec_preset_names, "",
      "Gives hidden, intermediate, layers and heads, unless they are given too; default llama-60m, or none "
-     "(these four are then required) if one of them is given.", NULL},
+     "(these four are then required) if one of them is given. llama-1b has 5504 where the paper has 5461, "
+     "which no group length divides.", NULL},
     {"/model/hidden", OPT_INT, AT(model.hidden), "", 1, 65536, NULL, "",
      "Width of the residual stream; a multiple of heads, and of m for a sparse method. Default: the preset's.", NULL},
     {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, 262144, NULL, "",
@@ -48,7 +49,7 @@ static const struct opt spec_rows[] = {
     {"/model/context", OPT_INT, AT(model.context), "256", 2, 131072, NULL, "tokens",
      "Longest sequence that the model is made for.", NULL},
     {"/model/rope_theta", OPT_REAL, AT(model.rope_theta), "10000", 1, 1e9, NULL, "", "Base of the rotary embedding.", NULL},
-    {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "0.000001", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
+    {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "1e-6", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
     {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
      "The output head uses the embedding's weights.", NULL},
 
