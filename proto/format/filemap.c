@@ -13,7 +13,10 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { WRITER_BUFFER_BYTES = 1 << 20 };
+enum {
+    WRITER_BUFFER_BYTES = 1 << 20,
+    HASH_CHUNK_BYTES = 4 << 20, /* bytes hashed before their pages are let go */
+};
 
 struct file_writer {
     XXH3_state_t hash; /* first: it asks for 64-byte alignment, which mem_aligned gives */
@@ -69,6 +72,26 @@ void filemap_forget(const struct filemap *map, size_t first, size_t bytes)
     size_t end = (first + bytes) / page * page;
     if (end > begin) /* a hint: failure changes nothing that is read */
         (void)madvise((void *)(uintptr_t)(map->data + begin), end - begin, MADV_DONTNEED);
+}
+
+static void hash_start(XXH3_state_t *state)
+{
+    XXH3_INITSTATE(state);
+    XXH_errorcode status = XXH3_64bits_reset(state);
+    assert(status == XXH_OK);
+}
+
+uint64_t filemap_hash(const struct filemap *map, size_t first)
+{
+    XXH3_state_t state;
+    hash_start(&state);
+    for (size_t at = first; at < map->bytes; at += HASH_CHUNK_BYTES) {
+        size_t part = map->bytes - at < HASH_CHUNK_BYTES ? map->bytes - at : HASH_CHUNK_BYTES;
+        XXH_errorcode status = XXH3_64bits_update(&state, map->data + at, part);
+        assert(status == XXH_OK);
+        filemap_forget(map, at, part);
+    }
+    return XXH3_64bits_digest(&state);
 }
 
 static void writer_free(struct file_writer *writer)
@@ -139,12 +162,7 @@ uint64_t file_writer_hash(const struct file_writer *writer)
     return XXH3_64bits_digest(&writer->hash);
 }
 
-void file_writer_hash_restart(struct file_writer *writer)
-{
-    XXH3_INITSTATE(&writer->hash);
-    XXH_errorcode status = XXH3_64bits_reset(&writer->hash);
-    assert(status == XXH_OK);
-}
+void file_writer_hash_restart(struct file_writer *writer) { hash_start(&writer->hash); }
 
 int file_writer_patch(struct file_writer *writer, const void *data, size_t bytes,
                       struct err *err)

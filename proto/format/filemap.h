@@ -22,6 +22,9 @@ void filemap_close(struct filemap *map); /* zeroes map; a zeroed map is fine */
  * scans that must not show up as resident memory. The content stays readable. */
 void filemap_forget(const struct filemap *map, size_t first, size_t bytes);
 
+/* XXH3-64 of the bytes from `first` on. Forgets them as it goes. */
+uint64_t filemap_hash(const struct filemap *map, size_t first);
+
 /* --- writing --- */
 struct file_writer;
 
