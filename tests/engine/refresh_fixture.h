@@ -19,9 +19,9 @@ struct fixture {
     struct nm nms[FIXTURE_MATRICES_MAX];
 };
 
-static size_t fixture_repacks; /* since the test set it to 0 */
+static _Atomic size_t fixture_repacks; /* since the test set it to 0 */
 
-static void fixture_repack(struct device *dev, struct nm *w)
+static inline void fixture_repack(struct device *dev, struct nm *w)
 {
     (void)dev;
     (void)w;
@@ -29,7 +29,7 @@ static void fixture_repack(struct device *dev, struct nm *w)
 }
 
 /* shapes (count, 2): dout, din. Masks from the seed; weights, moments 0. A dense parameter comes first, as in a model. */
-static void fixture_init(struct fixture *f, unsigned n, unsigned m, const size_t (*shapes)[2],
+static inline void fixture_init(struct fixture *f, unsigned n, unsigned m, size_t (*shapes)[2],
                          size_t count, unsigned threads, uint64_t seed)
 {
     struct err err;
@@ -71,7 +71,7 @@ static void fixture_init(struct fixture *f, unsigned n, unsigned m, const size_t
     }
 }
 
-static void fixture_release(struct fixture *f)
+static inline void fixture_release(struct fixture *f)
 {
     free(f->model.weights);
     free(f->model.moment1);
@@ -82,18 +82,18 @@ static void fixture_release(struct fixture *f)
 }
 
 /* The dense position of entry i of the values. */
-static size_t fixture_position(const struct nm *w, size_t i)
+static inline size_t fixture_position(const struct nm *w, size_t i)
 {
     return i / w->n * w->m + w->patterns->column[(size_t)w->codes[i / w->n] * w->n + i % w->n];
 }
 
-static bool fixture_active(const struct nm *w, const uint16_t *codes, size_t position)
+static inline bool fixture_active(const struct nm *w, const uint16_t *codes, size_t position)
 {
     return w->patterns->mask[codes[position / w->m]] >> position % w->m & 1;
 }
 
 /* Weights as tests/reference/refresh_reference.py draws them: a function of place and round alone. */
-static real fixture_weight(uint64_t seed, size_t target, uint64_t round, unsigned bits, size_t position)
+static inline real fixture_weight(uint64_t seed, size_t target, uint64_t round, unsigned bits, size_t position)
 {
     const struct philox key = {.seed = seed, .purpose = PHILOX_INIT_WEIGHT, .stream = (uint32_t)target, .round = round};
     const int32_t half = (int32_t)1 << (bits - 1);
@@ -101,7 +101,7 @@ static real fixture_weight(uint64_t seed, size_t target, uint64_t round, unsigne
     return (real)level / (real)half;
 }
 
-static void fixture_draw(struct fixture *f, uint64_t seed, uint64_t round, unsigned bits)
+static inline void fixture_draw(struct fixture *f, uint64_t seed, uint64_t round, unsigned bits)
 {
     for (size_t t = 0; t + 1 < f->model.param_count; t++) {
         struct nm *w = &f->nms[t];

@@ -116,7 +116,7 @@ static int assert_matrix(void *context, size_t target, const struct nm *w,
     return 0;
 }
 
-static size_t run_case(FILE *file, const struct golden_case *c, unsigned threads)
+static size_t run_case(FILE *file, struct golden_case *c, unsigned threads)
 {
     struct fixture f;
     struct refresher *refresher;
