@@ -164,7 +164,8 @@ static void loss_falls_on_repetitive_text(void **state)
         unsigned n, m;
     } CASES[] = {{"dense", 1, 1}, {"static", 1, 4}, {"set", 2, 4}, {"chts24", 1, 4}};
     for (size_t d = 0; d < DEVICE_COUNT; d++) {
-        for (size_t c = 0; c < sizeof CASES / sizeof CASES[0]; c++) {
+        /* The reference is slow: it takes the last method only. */
+        for (size_t c = d == 0 ? 3 : 0; c < sizeof CASES / sizeof CASES[0]; c++) {
             struct world world;
             struct trainer_config config = config_of(CASES[c].method, CASES[c].n, CASES[c].m);
             setup(&world, &config, 1, DEVICES[d], 1);

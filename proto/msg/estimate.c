@@ -1,0 +1,283 @@
+/* The formulas repeat what the engine allocates: proto does not know the engine.
+ * tests/worker/test_estimate.c compares every line with model_sizes and refresher_bytes, so a
+ * change there that is not made here fails.
+ *
+ * FLOPs count two per multiply-add: 6 per active weight and token for forward and backward (all
+ * target matrices and the head; looking up an embedding is free), and for attention 12 * hidden
+ * per visible position and layer: two products forward, four backward, with (context + 1) / 2
+ * positions visible on average. Softmax, norms, SwiGLU and the optimizer are not counted. */
+#include "proto/msg/estimate.h"
+#include "proto/json/json.h"
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    REAL_BYTES = 4,
+    CODE_BYTES = 2,
+    TOKEN_BYTES = 4,
+    ALIGN_BYTES = 64, /* parts of slabs start at multiples of this */
+    ALIGN_ELEMENTS = ALIGN_BYTES / REAL_BYTES,
+    TARGETS = 7,     /* matrices of a layer */
+    PANEL = 64,      /* tokens of an activation's panel on the CPU */
+    HEAD_ROWS = 256, /* tokens whose logits are in work */
+    VOCAB_BLOCK = 64,
+    LOGIT_ROWS = 4,
+    SCORE_PANEL = 64,           /* rows of regrowth scores in work */
+    REFRESHER_BYTES = 216,      /* engine/sparse: struct refresher */
+    REFRESH_TARGET_BYTES = 112, /* struct refresh_target */
+    REFRESH_COUNT_BYTES = 24,   /* struct refresh_count, one for 32 rows */
+    REFRESH_ROWS = 32,
+};
+
+/* Resident bytes of a worker beyond its slabs: program and libraries, MPI, the heap. Measured;
+ * see docs/formats.md. */
+static const uint64_t RUNTIME_BYTES = 40 * 1024 * 1024;
+
+/* Sizes that do not fit 64 bits stay at the largest one: no job of such a size runs. */
+static uint64_t mul(uint64_t a, uint64_t b)
+{
+    uint64_t out;
+    return __builtin_mul_overflow(a, b, &out) ? UINT64_MAX : out;
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    uint64_t out;
+    return __builtin_add_overflow(a, b, &out) ? UINT64_MAX : out;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+static uint64_t blocks(uint64_t count, uint64_t block)
+{
+    return count / block + (count % block != 0);
+}
+
+static uint64_t round_up(uint64_t count, uint64_t step)
+{
+    return mul(blocks(count, step), step);
+}
+
+/* The spec's shape, unsigned, and what follows from it. */
+struct shape {
+    uint64_t hidden, kv, wide, layers, heads, vocab, head_dim;
+    uint64_t n, m; /* equal: dense */
+    uint64_t rows, context;
+    bool tied;
+};
+
+struct matrix {
+    uint64_t dout, din, times; /* of a layer */
+};
+
+enum { KINDS = 4 };
+
+static void shape_init(struct shape *shape, const struct job_spec *spec)
+{
+    bool sparse = spec_density(spec) < 1;
+    *shape = (struct shape){
+        .hidden = (uint64_t)spec->model.hidden,
+        .wide = (uint64_t)spec->model.intermediate,
+        .layers = (uint64_t)spec->model.layers,
+        .heads = (uint64_t)spec->model.heads,
+        .vocab = (uint64_t)spec->model.vocab,
+        .n = sparse ? (uint64_t)spec->sparsity.n : 1,
+        .m = sparse ? (uint64_t)spec->sparsity.m : 1,
+        .rows = (uint64_t)(spec->train.micro_batch * spec->train.context),
+        .context = (uint64_t)spec->train.context,
+        .tied = spec->model.tie_embeddings,
+    };
+    shape->head_dim = shape->hidden / shape->heads;
+    shape->kv = shape->head_dim * (uint64_t)spec->model.kv_heads;
+}
+
+static void target_matrices(const struct shape *shape, struct matrix out[KINDS])
+{
+    const struct matrix kinds[KINDS] = {
+        {shape->hidden, shape->hidden, 2}, /* q, o */
+        {shape->kv, shape->hidden, 2},     /* k, v */
+        {shape->wide, shape->hidden, 2},   /* gate, up */
+        {shape->hidden, shape->wide, 1},   /* down */
+    };
+    memcpy(out, kinds, sizeof kinds);
+}
+
+/* Stored entries of all target matrices, each rounded up to `align` entries. */
+static uint64_t target_entries(const struct shape *shape, uint64_t n, uint64_t m,
+                               uint64_t align)
+{
+    struct matrix kinds[KINDS];
+    uint64_t sum = 0;
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        uint64_t entries = mul(kinds[i].dout, kinds[i].din / m * n);
+        sum = add(sum, mul(round_up(entries, align), kinds[i].times));
+    }
+    return mul(sum, shape->layers);
+}
+
+/* Entries of embedding, head and norms. */
+static uint64_t other_entries(const struct shape *shape, uint64_t align)
+{
+    uint64_t tables =
+        mul(round_up(mul(shape->vocab, shape->hidden), align), shape->tied ? 1 : 2);
+    return add(tables, mul(round_up(shape->hidden, align), 2 * shape->layers + 1));
+}
+
+/* Elements of an activation (rows, dim) in the slab. */
+static uint64_t activation(const struct shape *shape, uint64_t dim)
+{
+    return round_up(mul(round_up(shape->rows, PANEL), dim), ALIGN_ELEMENTS);
+}
+
+/* engine/model_layout.c */
+static uint64_t activation_bytes(const struct shape *shape)
+{
+    uint64_t hidden = activation(shape, shape->hidden), kv = activation(shape, shape->kv);
+    uint64_t wide = activation(shape, shape->wide);
+    uint64_t rstd = round_up(shape->rows, ALIGN_ELEMENTS);
+    uint64_t lse = round_up(mul(shape->rows, shape->heads), ALIGN_ELEMENTS);
+    uint64_t angles = round_up(mul(shape->context, shape->head_dim / 2), ALIGN_ELEMENTS);
+    /* x, mid, q, att; k, v; gate, up; and what the norms and the softmax leave. */
+    uint64_t layer =
+        add(add(mul(hidden, 4), mul(kv, 2)), add(mul(wide, 2), add(mul(rstd, 2), lse)));
+    /* Of the two halves of a block's gradients the larger counts. */
+    uint64_t gradients = larger(mul(wide, 2), add(mul(hidden, 2), mul(kv, 2)));
+    /* norm, branch, dx and the last block's output; SwiGLU's product. */
+    uint64_t work = add(add(mul(angles, 2), mul(hidden, 4)), add(add(rstd, wide), gradients));
+    uint64_t elements = add(work, mul(layer, shape->layers));
+    /* The trainer's tokens, targets and losses. */
+    return add(mul(elements, REAL_BYTES), mul(shape->rows, 2 * TOKEN_BYTES + REAL_BYTES));
+}
+
+/* Codes and the CPU's index form of them: engine/cpu/pack.c. */
+static uint64_t topology_bytes(const struct shape *shape)
+{
+    struct matrix kinds[KINDS];
+    uint64_t sum = 0;
+    if (shape->n == shape->m)
+        return 0;
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        uint64_t groups = mul(kinds[i].dout, kinds[i].din / shape->m);
+        uint64_t links = round_up(mul(mul(groups, shape->n), 2), ALIGN_BYTES);
+        uint64_t counts = mul(blocks(kinds[i].dout, PANEL), kinds[i].din);
+        uint64_t pack = round_up(add(mul(links, 2), counts), ALIGN_BYTES);
+        sum = add(sum, mul(add(mul(groups, CODE_BYTES), pack), kinds[i].times));
+    }
+    return mul(sum, shape->layers);
+}
+
+/* The larger need of head and attention: engine/cpu/head.c and attention.c. */
+static uint64_t device_scratch(const struct shape *shape, uint64_t threads)
+{
+    uint64_t logits = add(add(shape->vocab, mul(2, blocks(shape->vocab, VOCAB_BLOCK))), 2);
+    uint64_t head =
+        larger(mul(logits, HEAD_ROWS), mul(LOGIT_ROWS, larger(shape->hidden, shape->wide)));
+    uint64_t panels = blocks(shape->context, PANEL), features = mul(shape->head_dim, PANEL);
+    uint64_t forward = add(mul(features, add(mul(panels, 2), 2)), mul(panels, PANEL * PANEL));
+    uint64_t backward = add(mul(features, add(mul(panels, 7), 1)),
+                            add(3 * PANEL * PANEL, mul(panels, 2 * PANEL)));
+    uint64_t attention = mul(larger(forward, backward), threads);
+    return mul(larger(head, attention), REAL_BYTES);
+}
+
+/* Largest extents over the target matrices. */
+struct extent {
+    uint64_t positions, groups, row_groups, tasks, dout, din, row_words, col_words, explored;
+};
+
+static void extent_init(struct extent *extent, const struct shape *shape)
+{
+    struct matrix kinds[KINDS];
+    *extent = (struct extent){0};
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        const struct matrix *k = &kinds[i];
+        uint64_t positions = mul(k->dout, k->din);
+        extent->positions = larger(extent->positions, positions);
+        extent->groups = larger(extent->groups, positions / shape->m);
+        extent->row_groups = larger(extent->row_groups, k->din / shape->m);
+        extent->tasks = larger(extent->tasks, blocks(k->dout, REFRESH_ROWS));
+        extent->dout = larger(extent->dout, k->dout);
+        extent->din = larger(extent->din, k->din);
+        extent->row_words = larger(extent->row_words, mul(k->dout, blocks(k->din, 64)));
+        extent->col_words = larger(extent->col_words, mul(k->din, blocks(k->dout, 64)));
+        extent->explored =
+            add(extent->explored, mul(mul(blocks(positions, 8), k->times), shape->layers));
+    }
+}
+
+/* The parts of engine/sparse/refresh.c: layout. */
+static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *shape)
+{
+    struct extent e;
+    if (!spec_refreshes(spec) || shape->n == shape->m)
+        return 0;
+    extent_init(&e, shape);
+    bool ri = strcmp(spec->sparsity.removal, "ri") == 0;
+    bool ch = strcmp(spec->sparsity.score, "random") != 0;
+    uint64_t dim = larger(e.dout, e.din);
+    const uint64_t parts[] = {
+        REFRESHER_BYTES,
+        mul(TARGETS * shape->layers, REFRESH_TARGET_BYTES),
+        e.explored,
+        mul(e.positions, 8), /* keys, then scores */
+        mul(e.groups, 2),    /* survivors */
+        mul(e.groups, 2),    /* codes before */
+        mul(e.row_groups, 2),
+        mul(e.tasks, REFRESH_COUNT_BYTES),
+        ri ? mul(e.dout, 8) : 0,
+        ri ? mul(e.din, 8) : 0,
+        ch ? mul(e.row_words, 8) : 0,
+        ch ? mul(e.col_words, 8) : 0,
+        ch ? mul(dim, 4) : 0,
+        ch ? mul(dim, SCORE_PANEL * 8) : 0,
+    };
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        sum = add(sum, round_up(parts[i], ALIGN_BYTES));
+    return sum;
+}
+
+static double flops_per_token(const struct shape *shape, uint64_t n, uint64_t m)
+{
+    double weights =
+        (double)target_entries(shape, n, m, 1) + (double)shape->vocab * (double)shape->hidden;
+    double visible = ((double)shape->context + 1) / 2;
+    double attention = 12 * (double)shape->hidden * visible * (double)shape->layers;
+    return 6 * weights + attention;
+}
+
+void estimate_job(const struct job_spec *spec, struct estimate *out)
+{
+    struct shape shape;
+    shape_init(&shape, spec);
+    uint64_t slab = round_up(add(other_entries(&shape, ALIGN_ELEMENTS),
+                                 target_entries(&shape, shape.n, shape.m, ALIGN_ELEMENTS)),
+                             ALIGN_ELEMENTS);
+    *out = (struct estimate){
+        .parameters = add(other_entries(&shape, 1), target_entries(&shape, 1, 1, 1)),
+        .active_parameters =
+            add(other_entries(&shape, 1), target_entries(&shape, shape.n, shape.m, 1)),
+        .density = spec_density(spec),
+        .tokens_per_step = mul((uint64_t)spec->train.batch, shape.context),
+        .flops_per_token = flops_per_token(&shape, shape.n, shape.m),
+        .flops_per_token_dense = flops_per_token(&shape, 1, 1),
+        .memory =
+            {
+                .weights = mul(slab, REAL_BYTES),
+                .topology = topology_bytes(&shape),
+                .gradients = mul(slab, REAL_BYTES),
+                .optimizer = mul(slab, 2 * REAL_BYTES),
+                .activations = activation_bytes(&shape),
+                .scratch = add(device_scratch(&shape, (uint64_t)spec->resources.threads),
+                               refresh_bytes(spec, &shape)),
+                .runtime = RUNTIME_BYTES,
+            },
+    };
+    out->memory.total =
+        add(add(add(out->memory.weights, out->memory.topology),
+                add(out->memory.gradients, out->memory.optimizer)),
+            add(add(out->memory.activations, out->memory.scratch), out->memory.runtime));
+}

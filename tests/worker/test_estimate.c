@@ -1,0 +1,181 @@
+/* The dry run's numbers against what the engine takes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/method.h"
+#include "proto/json/json.h"
+#include "proto/msg/estimate.h"
+#include "worker/config.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* One line per kind of shape: presets, free shapes with odd sizes, tied, grouped heads, every
+ * method. */
+static const char *const JOBS[] = {
+    "{\"data\":{\"train\":[\"a.txt\"]}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"dense\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"static\",\"n\":2,\"m\":4},"
+    "\"model\":{\"preset\":\"llama-1b\",\"vocab\":32000,\"tie_embeddings\":true},\"train\":{"
+    "\"batch\":8}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":40,\"intermediate\":72,\"layers\":"
+    "3,"
+    "\"heads\":4,\"kv_heads\":2,\"context\":100},\"train\":{\"batch\":12,\"context\":30},"
+    "\"sparsity\":{\"method\":\"set\",\"n\":3,\"m\":8},\"resources\":{\"ranks\":2,\"threads\":"
+    "3}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":24,\"intermediate\":36,\"layers\":"
+    "1,"
+    "\"heads\":2,\"kv_heads\":1,\"context\":700,\"vocab\":300},\"train\":{\"batch\":1},"
+    "\"sparsity\":{\"method\":\"chts24\",\"n\":1,\"m\":3,\"removal\":\"ri\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"preset\":\"llama-130m\"},\"train\":{"
+    "\"batch\":24,"
+    "\"micro_batch\":3},\"sparsity\":{\"n\":2,\"m\":4,\"score\":\"random\"},\"resources\":{"
+    "\"threads\":2}}",
+};
+enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
+
+struct fixture {
+    struct job_spec spec;
+    struct estimate estimate;
+    struct trainer_config config;
+    struct model_bytes bytes;
+};
+
+static void setup(struct fixture *f, const char *json)
+{
+    struct err err = {0};
+    spec_init(&f->spec);
+    if (spec_parse(&f->spec, json, strlen(json), NULL, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(
+        config_trainer(&f->spec, (size_t)f->spec.resources.ranks, &f->config, NULL), 0);
+    estimate_job(&f->spec, &f->estimate);
+    model_sizes(&f->bytes, "cpu", (unsigned)f->spec.resources.threads, &f->config.shape,
+                f->config.micro_batch, f->config.context, true);
+}
+
+static void memory_equals_what_the_engine_takes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < JOB_COUNT; i++) {
+        struct fixture f;
+        setup(&f, JOBS[i]);
+        const struct estimate *e = &f.estimate;
+        size_t rows = f.config.micro_batch * f.config.context;
+        size_t buffers = rows * (2 * sizeof(int32_t) + sizeof(real)); /* the trainer's own */
+        assert_int_equal(e->memory.weights, f.bytes.weights);
+        assert_int_equal(e->memory.topology, f.bytes.codes + f.bytes.packs);
+        assert_int_equal(e->memory.gradients, f.bytes.gradients);
+        assert_int_equal(e->memory.optimizer, f.bytes.optimizer);
+        assert_int_equal(e->memory.activations, f.bytes.activations + buffers);
+        assert_int_equal(e->memory.scratch,
+                         f.bytes.scratch + refresher_bytes(&f.config.shape, &f.config.method));
+        assert_int_equal(e->memory.total, e->memory.weights + e->memory.topology +
+                                              e->memory.gradients + e->memory.optimizer +
+                                              e->memory.activations + e->memory.scratch +
+                                              e->memory.runtime);
+        spec_release(&f.spec);
+    }
+}
+
+/* Counts from the engine's own directory of parameters. */
+static void parameters_equal_the_models(void **state)
+{
+    (void)state;
+    for (size_t i = 3; i < 5; i++) { /* the small ones */
+        struct fixture f;
+        struct device *dev;
+        struct model *model;
+        size_t logical = 0, stored = 0;
+        setup(&f, JOBS[i]);
+        assert_int_equal(device_create(&dev, "cpu", NULL, NULL), 0);
+        assert_int_equal(model_create(&model, dev, &f.config.shape, 1, 8, false, NULL), 0);
+        for (size_t k = 0; k < model->param_count; k++) {
+            logical += model->params[k].rows * model->params[k].cols;
+            stored += model->params[k].count;
+        }
+        assert_int_equal(f.estimate.parameters, logical);
+        assert_int_equal(f.estimate.active_parameters, stored);
+        model_destroy(model);
+        device_destroy(dev);
+        spec_release(&f.spec);
+    }
+}
+
+static void flops_follow_density(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, JOBS[0]);
+    /* llama-60m, 1:4, bytes: 8 layers of 4 x 512^2 + 3 x 512 x 1376 weights, a head of 257 x
+     * 512. */
+    const double targets = 8 * (4 * 512.0 * 512 + 3 * 512.0 * 1376), head = 257 * 512.0;
+    const double attention = 12 * 512.0 * 8 * (256 + 1) / 2;
+    assert_true(f.estimate.flops_per_token == 6 * (targets / 4 + head) + attention);
+    assert_true(f.estimate.flops_per_token_dense == 6 * (targets + head) + attention);
+    assert_true(f.estimate.density == 0.25);
+    assert_int_equal(f.estimate.tokens_per_step, 256 * 256);
+    spec_release(&f.spec);
+}
+
+static void printed_estimate_compares_densities(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct buf text;
+    cJSON *json = NULL;
+    int64_t total = 0, weights = 0;
+    setup(&f, JOBS[0]);
+    buf_init(&text, SPEC_BODY_MAX);
+    estimate_print(&f.spec, &f.estimate, &text);
+    assert_int_equal(json_parse(&json, text.data, text.len, NULL), 0);
+    assert_true(json_int(&total, json_object(json, "memory_per_rank_bytes"), "total"));
+    assert_int_equal(total, f.estimate.memory.total);
+    const cJSON *rows = json_array(json, "alternatives");
+    assert_int_equal(cJSON_GetArraySize(rows), 3);
+    static const char *const NAMES[] = {"dense", "2:4", "1:4"};
+    int64_t before = INT64_MAX;
+    for (int i = 0; i < 3; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        assert_string_equal(json_string(row, "sparsity"), NAMES[i]);
+        assert_true(json_int(&weights, json_object(row, "memory_per_rank_bytes"), "weights"));
+        assert_true(weights < before);
+        before = weights;
+    }
+    assert_int_equal(weights, f.estimate.memory.weights); /* the job is 1:4 itself */
+    cJSON_Delete(json);
+    buf_release(&text);
+    spec_release(&f.spec);
+}
+
+static void sizes_beyond_64_bits_do_not_wrap(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, JOBS[1]);
+    f.spec.train.micro_batch = 1 << 20;
+    f.spec.train.context = 131072;
+    f.spec.model.intermediate = 262144;
+    f.spec.model.hidden = 65536;
+    f.spec.model.layers = 512;
+    estimate_job(&f.spec, &f.estimate);
+    /* At least the 2 x 512 gate and up activations of 2^37 x 2^18 floats: 2^67 bytes. */
+    assert_true(f.estimate.memory.total == UINT64_MAX);
+    spec_release(&f.spec);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_equals_what_the_engine_takes),
+        cmocka_unit_test(parameters_equal_the_models),
+        cmocka_unit_test(flops_follow_density),
+        cmocka_unit_test(printed_estimate_compares_densities),
+        cmocka_unit_test(sizes_beyond_64_bits_do_not_wrap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
