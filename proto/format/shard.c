@@ -64,12 +64,12 @@ static int check_length(const struct filemap *map, size_t front, uint64_t tokens
 static int read_hebb(struct shard *out, const struct filemap *map, struct err *err)
 {
     struct shard_header header;
+    if (!starts_with(map, SHARD_MAGIC))
+        return err_set(err, ERR_INVALID, "not a hebb shard: its magic is not %s", SHARD_MAGIC);
     if (map->bytes < sizeof(header))
         return err_set(err, ERR_CORRUPT, "%zu bytes, a shard's header has %d: truncated",
                        map->bytes, SHARD_HEADER_BYTES);
     memcpy(&header, map->data, sizeof(header));
-    if (memcmp(header.magic, SHARD_MAGIC, sizeof(header.magic)) != 0)
-        return err_set(err, ERR_INVALID, "not a hebb shard: its magic is not %s", SHARD_MAGIC);
     if (header.version != SHARD_VERSION)
         return err_set(err, ERR_UNSUPPORTED, "shard version %u, this build reads %d",
                        header.version, SHARD_VERSION);

@@ -152,7 +152,7 @@ static void the_file_has_the_documented_layout(void **state)
 {
     (void)state;
     const uint32_t groups[3] = {0, 2, 5};
-    const uint16_t codes[3] = {3, 0, 1};
+    const uint16_t codes[GROUPS] = {3, 0, 1}; /* the first three are written */
     struct topology_matrix matrix = matrix_of("abc", codes);
     matrix.count = 3;
     matrix.groups = groups;
@@ -216,7 +216,7 @@ static void fields_that_do_not_fit_are_refused_though_the_checksum_does(void **s
 {
     (void)state;
     const uint32_t groups[3] = {0, 2, 5};
-    const uint16_t codes[3] = {3, 0, 1};
+    const uint16_t codes[GROUPS] = {3, 0, 1}; /* the first three are written */
     struct topology_matrix matrix = matrix_of("abc", codes);
     matrix.count = 3;
     matrix.groups = groups;
