@@ -7,6 +7,9 @@
 
 static const struct device_row *const device_rows[] = {
     &device_ref,
+#ifndef HEBB_REAL_DOUBLE
+    &device_cpu,
+#endif
 };
 
 enum { DEVICE_COUNT = sizeof device_rows / sizeof device_rows[0], DEVICE_NAMES_MAX = 128 };

@@ -17,5 +17,8 @@ struct device_row {
 };
 
 extern const struct device_row device_ref;
+#ifndef HEBB_REAL_DOUBLE
+extern const struct device_row device_cpu; /* float only */
+#endif
 
 #endif

@@ -1,0 +1,314 @@
+/* Causal attention by blocks of CPU_PANEL queries and keys. A task is one key/value head of one
+ * sequence with all query heads that share it, so that its dk and dv are summed by one thread
+ * in a fixed order. The task copies its heads into panels that start with the sequence; then
+ * every product is a small matrix times a panel: forward: scores have queries as lanes, (keys,
+ * CPU_PANEL) for one block of queries at a time; backward (Dao et al. 2022): scores have keys
+ * as lanes, one tile at a time, made again from q, k and lse; dS is transposed for dq. */
+#include "engine/cpu/cpu.h"
+#include "proto/base/mem.h"
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+struct attention_job {
+    const struct cpu_kernels *kernels;
+    struct attention_shape shape;
+    float *out, *lse_out;             /* forward */
+    float *dq, *dk, *dv;              /* backward */
+    const float *dout, *out_in, *lse; /* backward */
+    const float *q, *k, *v;
+    float *scratch;
+    size_t thread_floats;
+    float scale; /* 1 / sqrt(D) */
+};
+
+/* Floats that one thread needs; the backward pass needs more. */
+static bool attention_floats(size_t *out, size_t context, size_t head_dim)
+{
+    size_t panels = cpu_blocks(context, CPU_PANEL), head = 0, forward = 0, backward = 0;
+    bool fits = size_mul(&head, panels * CPU_PANEL, head_dim);
+    /* k, v; a block of q and out; scores */
+    fits = fits && size_mul(&forward, 2, head) &&
+           size_add(&forward, forward, 2 * head_dim * CPU_PANEL);
+    fits = fits && size_add(&forward, forward, panels * CPU_TILE);
+    /* q, k, v, dout, dq, dk, dv; out of a block; p, dp, dp turned; lse, delta */
+    fits = fits && size_mul(&backward, 7, head) &&
+           size_add(&backward, backward, head_dim * CPU_PANEL);
+    fits = fits && size_add(&backward, backward, 3 * CPU_TILE + 2 * panels * CPU_PANEL);
+    *out = forward > backward ? forward : backward;
+    return fits;
+}
+
+size_t cpu_attention_scratch(size_t context, size_t head_dim, unsigned threads)
+{
+    size_t floats = 0, bytes = 0;
+    if (!attention_floats(&floats, context, head_dim) || !size_mul(&bytes, floats, threads) ||
+        !size_mul(&bytes, bytes, sizeof(float)))
+        return SIZE_MAX;
+    return bytes;
+}
+
+/* Where one head of one sequence lies in an activation (rows, heads * D). */
+struct head_place {
+    size_t dim, feature; /* features of the activation; the head's first */
+    size_t first, rows;  /* the sequence's first row; rows of the activation */
+    size_t context, D;
+};
+
+static struct head_place head_place(const struct attention_job *job, size_t heads, size_t b,
+                                    size_t h)
+{
+    const struct attention_shape *shape = &job->shape;
+    return (struct head_place){.dim = heads * shape->head_dim,
+                               .feature = h * shape->head_dim,
+                               .first = b * shape->context,
+                               .rows = shape->batch * shape->context,
+                               .context = shape->context,
+                               .D = shape->head_dim};
+}
+
+/* Tokens of block p of the sequence. */
+static size_t block_lanes(const struct head_place *at, size_t p)
+{
+    return cpu_min(CPU_PANEL, at->context - p * CPU_PANEL);
+}
+
+/* out (D, CPU_PANEL) = block p of the sequence, zeros past its end. */
+static void gather_block(float *restrict out, const float *restrict act,
+                         const struct head_place *at, size_t p)
+{
+    size_t row = at->first + p * CPU_PANEL, lanes = block_lanes(at, p);
+    size_t lane = row % CPU_PANEL, head = cpu_min(lanes, CPU_PANEL - lane);
+    const float *from = act + (row / CPU_PANEL * at->dim + at->feature) * CPU_PANEL;
+    const float *next = from + at->dim * CPU_PANEL;
+    for (size_t d = 0; d < at->D; d++) {
+        float *to = out + d * CPU_PANEL;
+        memcpy(to, from + d * CPU_PANEL + lane, head * sizeof *to);
+        if (head < lanes)
+            memcpy(to + head, next + d * CPU_PANEL, (lanes - head) * sizeof *to);
+        if (lanes < CPU_PANEL)
+            memset(to + lanes, 0, (CPU_PANEL - lanes) * sizeof *to);
+    }
+}
+
+/* The way back; the last sequence also clears the padding of the activation's last panel. */
+static void scatter_block(float *restrict act, const float *restrict in,
+                          const struct head_place *at, size_t p)
+{
+    size_t row = at->first + p * CPU_PANEL, lanes = block_lanes(at, p);
+    size_t lane = row % CPU_PANEL, head = cpu_min(lanes, CPU_PANEL - lane);
+    float *to = act + (row / CPU_PANEL * at->dim + at->feature) * CPU_PANEL;
+    float *next = to + at->dim * CPU_PANEL;
+    size_t used = at->rows % CPU_PANEL;
+    float *last = act + (at->rows / CPU_PANEL * at->dim + at->feature) * CPU_PANEL;
+    bool clear = used > 0 && row + lanes == at->rows;
+    for (size_t d = 0; d < at->D; d++) {
+        const float *from = in + d * CPU_PANEL;
+        memcpy(to + d * CPU_PANEL + lane, from, head * sizeof *to);
+        if (head < lanes)
+            memcpy(next + d * CPU_PANEL, from + head, (lanes - head) * sizeof *to);
+        if (clear)
+            memset(last + d * CPU_PANEL + used, 0, (CPU_PANEL - used) * sizeof *to);
+    }
+}
+
+static void gather_head(float *out, const float *act, const struct head_place *at)
+{
+    for (size_t p = 0; p < cpu_blocks(at->context, CPU_PANEL); p++)
+        gather_block(out + p * at->D * CPU_PANEL, act, at, p);
+}
+
+static void scatter_head(float *act, const float *in, const struct head_place *at)
+{
+    for (size_t p = 0; p < cpu_blocks(at->context, CPU_PANEL); p++)
+        scatter_block(act, in + p * at->D * CPU_PANEL, at, p);
+}
+
+/* out (D, CPU_PANEL) for query block i; s: scores (keys up to the block's end, CPU_PANEL). */
+static void attend_block(const struct attention_job *job, float *out, float *lse, float *s,
+                         const float *q, const float *k, const float *v,
+                         const struct head_place *at, size_t i)
+{
+    const struct cpu_kernels *kernels = job->kernels;
+    size_t D = at->D, panel = D * CPU_PANEL, keys = i * CPU_PANEL + block_lanes(at, i);
+    float max[CPU_PANEL], sum[CPU_PANEL];
+    for (size_t j = 0; j <= i; j++)
+        kernels->gemm(s + j * CPU_TILE, CPU_PANEL, k + j * panel, 1, CPU_PANEL, q, CPU_PANEL,
+                      block_lanes(at, j), D, false);
+    for (size_t key = 1; key < block_lanes(at, i); key++)
+        for (size_t lane = 0; lane < key; lane++)
+            s[i * CPU_TILE + key * CPU_PANEL + lane] = -INFINITY;
+    kernels->softmax_lanes(s, max, sum, keys, job->scale, true);
+    for (size_t j = 0; j <= i; j++)
+        kernels->gemm(out, CPU_PANEL, v + j * panel, CPU_PANEL, 1, s + j * CPU_TILE, CPU_PANEL,
+                      D, block_lanes(at, j), j > 0);
+    for (size_t lane = 0; lane < CPU_PANEL; lane++) {
+        lse[lane] = job->scale * max[lane] + logf(sum[lane]);
+        sum[lane] = 1.0f / sum[lane];
+    }
+    kernels->scale_lanes(out, sum, D);
+}
+
+static void attention_forward_task(void *context, size_t task, unsigned thread)
+{
+    const struct attention_job *job = context;
+    const struct attention_shape *shape = &job->shape;
+    size_t H = shape->heads, K = shape->kv_heads, group = H / K, D = shape->head_dim;
+    size_t b = task / K, kv = task % K, blocks = cpu_blocks(shape->context, CPU_PANEL);
+    float *k = job->scratch + thread * job->thread_floats, *v = k + blocks * D * CPU_PANEL;
+    float *q = v + blocks * D * CPU_PANEL, *out = q + D * CPU_PANEL, *s = out + D * CPU_PANEL;
+    struct head_place at = head_place(job, K, b, kv);
+    gather_head(k, job->k, &at);
+    gather_head(v, job->v, &at);
+    for (size_t h = kv * group; h < (kv + 1) * group; h++) {
+        at = head_place(job, H, b, h);
+        for (size_t i = 0; i < blocks; i++) {
+            float lse[CPU_PANEL];
+            gather_block(q, job->q, &at, i);
+            attend_block(job, out, lse, s, q, k, v, &at, i);
+            scatter_block(job->out, out, &at, i);
+            for (size_t lane = 0; lane < block_lanes(&at, i); lane++)
+                job->lse_out[(at.first + i * CPU_PANEL + lane) * H + h] = lse[lane];
+        }
+    }
+}
+
+static void attention_run(struct device *dev, struct attention_job *job,
+                          void (*task)(void *context, size_t task, unsigned thread))
+{
+    const struct attention_shape *shape = &job->shape;
+    assert(shape->heads % shape->kv_heads == 0);
+    assert(dev->scratch_bytes >=
+           cpu_attention_scratch(shape->context, shape->head_dim, pool_threads(dev->pool)));
+    bool fits = attention_floats(&job->thread_floats, shape->context, shape->head_dim);
+    assert(fits);
+    job->kernels = cpu_kernels_of(dev);
+    job->scratch = dev->scratch;
+    job->scale = 1.0f / sqrtf((float)shape->head_dim);
+    pool_run(dev->pool, shape->batch * shape->kv_heads, task, job);
+}
+
+void cpu_attention_forward(struct device *dev, real *out, real *lse, const real *q,
+                           const real *k, const real *v, const struct attention_shape *shape)
+{
+    struct attention_job job = {
+        .shape = *shape, .out = out, .lse_out = lse, .q = q, .k = k, .v = v};
+    attention_run(dev, &job, attention_forward_task);
+}
+
+/* One thread's heads and tiles in the backward pass. */
+struct backward_space {
+    float *q, *k, *v, *dout, *dq, *dk, *dv; /* (blocks, D, CPU_PANEL) */
+    float *out;                             /* (D, CPU_PANEL) */
+    float *p, *dp, *turned;                 /* tiles */
+    float *lse, *delta;                     /* (blocks * CPU_PANEL) */
+};
+
+static struct backward_space backward_space(const struct attention_job *job, unsigned thread)
+{
+    size_t blocks = cpu_blocks(job->shape.context, CPU_PANEL);
+    size_t panel = job->shape.head_dim * CPU_PANEL, head = blocks * panel;
+    struct backward_space space;
+    float *next = job->scratch + thread * job->thread_floats;
+    float **heads[] = {&space.q,  &space.k,  &space.v, &space.dout,
+                       &space.dq, &space.dk, &space.dv};
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++, next += head)
+        *heads[i] = next;
+    space.out = next;
+    space.p = space.out + panel;
+    space.dp = space.p + CPU_TILE;
+    space.turned = space.dp + CPU_TILE;
+    space.lse = space.turned + CPU_TILE;
+    space.delta = space.lse + blocks * CPU_PANEL;
+    return space;
+}
+
+/* Gathers one query head; delta[t] = dout[t] . out[t]. */
+static void backward_gather(const struct attention_job *job, const struct backward_space *space,
+                            const struct head_place *at, size_t h)
+{
+    size_t panel = at->D * CPU_PANEL;
+    gather_head(space->q, job->q, at);
+    gather_head(space->dout, job->dout, at);
+    memset(space->dq, 0, cpu_blocks(at->context, CPU_PANEL) * panel * sizeof *space->dq);
+    for (size_t i = 0; i < cpu_blocks(at->context, CPU_PANEL); i++) {
+        float sum[CPU_PANEL] = {0};
+        gather_block(space->out, job->out_in, at, i);
+        for (size_t d = 0; d < at->D; d++)
+            for (size_t lane = 0; lane < CPU_PANEL; lane++)
+                sum[lane] += space->out[d * CPU_PANEL + lane] *
+                             space->dout[i * panel + d * CPU_PANEL + lane];
+        memcpy(space->delta + i * CPU_PANEL, sum, sizeof sum);
+        for (size_t lane = 0; lane < block_lanes(at, i); lane++)
+            space->lse[i * CPU_PANEL + lane] =
+                job->lse[(at->first + i * CPU_PANEL + lane) * job->shape.heads + h];
+    }
+}
+
+/* Query block i against key block j <= i. */
+static void backward_tile(const struct attention_job *job, const struct backward_space *space,
+                          const struct head_place *at, size_t i, size_t j)
+{
+    const struct cpu_kernels *kernels = job->kernels;
+    size_t D = at->D, panel = D * CPU_PANEL, queries = block_lanes(at, i);
+    const float *q = space->q + i * panel, *dout = space->dout + i * panel;
+    kernels->gemm(space->p, CPU_PANEL, q, 1, CPU_PANEL, space->k + j * panel, CPU_PANEL,
+                  queries, D, false);
+    kernels->gemm(space->dp, CPU_PANEL, dout, 1, CPU_PANEL, space->v + j * panel, CPU_PANEL,
+                  queries, D, false);
+    if (i == j)
+        for (size_t t = 0; t < queries; t++)
+            for (size_t lane = t + 1; lane < CPU_PANEL; lane++)
+                space->p[t * CPU_PANEL + lane] = -INFINITY;
+    kernels->softmax_backward(space->p, space->dp, space->lse + i * CPU_PANEL,
+                              space->delta + i * CPU_PANEL, job->scale, queries);
+    kernels->gemm(space->dv + j * panel, CPU_PANEL, dout, CPU_PANEL, 1, space->p, CPU_PANEL, D,
+                  queries, true);
+    kernels->gemm(space->dk + j * panel, CPU_PANEL, q, CPU_PANEL, 1, space->dp, CPU_PANEL, D,
+                  queries, true);
+    kernels->transpose(space->turned, CPU_PANEL, space->dp, CPU_PANEL, queries, CPU_PANEL);
+    kernels->gemm(space->dq + i * panel, CPU_PANEL, space->k + j * panel, CPU_PANEL, 1,
+                  space->turned, CPU_PANEL, D, block_lanes(at, j), true);
+}
+
+static void attention_backward_task(void *context, size_t task, unsigned thread)
+{
+    const struct attention_job *job = context;
+    const struct attention_shape *shape = &job->shape;
+    size_t H = shape->heads, K = shape->kv_heads, group = H / K;
+    size_t b = task / K, kv = task % K, blocks = cpu_blocks(shape->context, CPU_PANEL);
+    size_t head_bytes = blocks * shape->head_dim * CPU_BLOCK_BYTES;
+    struct backward_space space = backward_space(job, thread);
+    struct head_place shared = head_place(job, K, b, kv);
+    gather_head(space.k, job->k, &shared);
+    gather_head(space.v, job->v, &shared);
+    memset(space.dk, 0, head_bytes);
+    memset(space.dv, 0, head_bytes);
+    for (size_t h = kv * group; h < (kv + 1) * group; h++) {
+        struct head_place at = head_place(job, H, b, h);
+        backward_gather(job, &space, &at, h);
+        for (size_t i = 0; i < blocks; i++)
+            for (size_t j = 0; j <= i; j++)
+                backward_tile(job, &space, &at, i, j);
+        scatter_head(job->dq, space.dq, &at);
+    }
+    scatter_head(job->dk, space.dk, &shared);
+    scatter_head(job->dv, space.dv, &shared);
+}
+
+void cpu_attention_backward(struct device *dev, real *dq, real *dk, real *dv, const real *dout,
+                            const real *out, const real *lse, const real *q, const real *k,
+                            const real *v, const struct attention_shape *shape)
+{
+    struct attention_job job = {.shape = *shape,
+                                .dq = dq,
+                                .dk = dk,
+                                .dv = dv,
+                                .dout = dout,
+                                .out_in = out,
+                                .lse = lse,
+                                .q = q,
+                                .k = k,
+                                .v = v};
+    attention_run(dev, &job, attention_backward_task);
+}

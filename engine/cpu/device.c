@@ -1,0 +1,99 @@
+/* The device "cpu": its table of ops and the choice of kernels. */
+#include "engine/device.h"
+#include "engine/cpu/cpu.h"
+#include "proto/base/mem.h"
+#include <assert.h>
+#include <stdlib.h>
+
+const struct cpu_kernels *const *cpu_kernel_sets(void)
+{
+    static const struct cpu_kernels *const sets[] = {
+#ifdef __x86_64__
+        &cpu_kernels_avx512,
+        &cpu_kernels_avx2,
+#endif
+        &cpu_kernels_base,
+        NULL,
+    };
+    return sets;
+}
+
+bool cpu_kernels_supported(const struct cpu_kernels *kernels)
+{
+#ifdef __x86_64__
+    if (kernels == &cpu_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("fma");
+    if (kernels == &cpu_kernels_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return kernels == &cpu_kernels_base;
+}
+
+void cpu_device_use(struct device *dev, const struct cpu_kernels *kernels)
+{
+    assert(cpu_kernels_supported(kernels));
+    ((struct cpu_device *)dev->private_data)->kernels = kernels;
+}
+
+static int cpu_open(struct device *dev, struct err *err)
+{
+    struct cpu_device *cpu = mem_zeroed(1, sizeof *cpu);
+    if (!cpu)
+        return err_set(err, ERR_NO_MEMORY, "no memory for device \"cpu\"");
+    const struct cpu_kernels *const *set = cpu_kernel_sets();
+    while (!cpu_kernels_supported(*set))
+        set++;
+    cpu->kernels = *set;
+    dev->private_data = cpu;
+    return 0;
+}
+
+static void cpu_close(struct device *dev) { free(dev->private_data); }
+
+/* Ops do not overlap in time and share one scratch: the largest need counts. */
+static size_t cpu_scratch_bytes(const struct device_limits *limits, unsigned threads)
+{
+    size_t head = cpu_head_scratch(limits->vocab, limits->dim_max);
+    size_t attention = cpu_attention_scratch(limits->context, limits->head_dim, threads);
+    return head > attention ? head : attention;
+}
+
+static const struct ops cpu_ops = {
+    .name = "cpu",
+    .act_size = cpu_act_size,
+    .act_load = cpu_act_load,
+    .act_store = cpu_act_store,
+    .act_add = cpu_act_add,
+    .embed_forward = cpu_embed_forward,
+    .embed_backward = cpu_embed_backward,
+    .rmsnorm_forward = cpu_rmsnorm_forward,
+    .rmsnorm_backward = cpu_rmsnorm_backward,
+    .nm_forward = cpu_nm_forward,
+    .nm_backward_x = cpu_nm_backward_x,
+    .nm_backward_w = cpu_nm_backward_w,
+    .nm_pack_size = cpu_nm_pack_size,
+    .nm_repack = cpu_nm_repack,
+    .dense_forward = cpu_dense_forward,
+    .dense_backward_x = cpu_dense_backward_x,
+    .dense_backward_w = cpu_dense_backward_w,
+    .rope_forward = cpu_rope_forward,
+    .rope_backward = cpu_rope_backward,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .swiglu_forward = cpu_swiglu_forward,
+    .swiglu_backward = cpu_swiglu_backward,
+    .head_loss = cpu_head_loss,
+    .head_logits = cpu_head_logits,
+    .adamw = cpu_adamw,
+    .sum_squares = cpu_sum_squares,
+};
+
+const struct device_row device_cpu = {
+    .name = "cpu",
+    .ops = &cpu_ops,
+    .scratch_bytes = cpu_scratch_bytes,
+    .open = cpu_open,
+    .close = cpu_close,
+};

@@ -1,0 +1,100 @@
+/* The inner loops of the cpu device. Every kernel file is compiled once per instruction set
+ * (see engine/CMakeLists.txt) and its functions are reached through one table per set;
+ * cpu/device.c chooses the best one that the machine has. Kernels work on panels, know no
+ * threads and allocate nothing.
+ *
+ * A panel holds CPU_PANEL tokens feature-major: panel[feature][CPU_PANEL]. So a weight is a
+ * broadcast that meets CPU_PANEL contiguous tokens. Lanes are the tokens of a panel. */
+#ifndef HEBB_ENGINE_CPU_KERNEL_H
+#define HEBB_ENGINE_CPU_KERNEL_H
+
+#include "engine/ops.h"
+
+enum {
+    CPU_PANEL = 64, /* tokens of a panel */
+    CPU_BLOCK = 64, /* features of a panel that are kept in the first-level cache: 16 KiB */
+    CPU_BLOCK_BYTES = CPU_PANEL * (int)sizeof(float),
+    CPU_TILE = CPU_PANEL * CPU_PANEL, /* floats of a square tile */
+};
+
+_Static_assert(sizeof(real) == sizeof(float), "the cpu device is written for float");
+
+/* An N:M matrix as the kernels see it. Columns are cut into blocks of `block` (a multiple of m,
+ * at most CPU_BLOCK), rows into blocks of CPU_BLOCK; the last block of each may be shorter. */
+struct cpu_nm {
+    const float *values;      /* (dout, kept) */
+    const uint16_t *forward;  /* (dout, kept): byte offset of the column's lanes in its block */
+    const uint16_t *backward; /* per row block, column by column: row in the block << 8 | place
+                               * of the value in its group */
+    const uint8_t *counts;    /* (row blocks, din): links of each column in the row block */
+    size_t dout, din, kept, n, m, block;
+};
+
+struct cpu_kernels {
+    const char *isa;
+
+    /* c[i][lane] = (or += if accumulate) sum_k a[i * row_step + k * column_step] b[k][lane], i
+     * < M, k < K, lane < CPU_PANEL. b rows are ldb apart, c rows ldc. */
+    void (*gemm)(float *c, size_t ldc, const float *a, size_t row_step, size_t column_step,
+                 const float *b, size_t ldb, size_t M, size_t K, bool accumulate);
+    /* out[j * ldo + i] = in[i * ldi + j], i < rows, j < columns. */
+    void (*transpose)(float *out, size_t ldo, const float *in, size_t ldi, size_t rows,
+                      size_t columns);
+    float (*dot)(const float *a, const float *b, size_t count);
+
+    /* Rows [first, last) of one panel of y = x W^T. */
+    void (*nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t first,
+                       size_t last);
+    /* Columns of the groups [first, last) of one panel of dx = (or += if accumulate) dy W. */
+    void (*nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, size_t first,
+                          size_t last, bool accumulate);
+    /* Adds one panel's share to dvalues, rows [first, last), columns of column block `block`.
+     */
+    void (*nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
+                          const float *x, size_t block, size_t first, size_t last);
+
+    void (*add)(float *out, const float *a, const float *b, size_t count);
+    void (*exponential)(float *out, const float *x, size_t count);
+    void (*swiglu_forward)(float *out, const float *gate, const float *up, size_t count);
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dout, const float *gate,
+                            const float *up, size_t count);
+
+    /* One panel; rstd[CPU_PANEL]. Forward writes 0 past the first `lanes` lanes. */
+    void (*rmsnorm_forward)(float *out, float *rstd, const float *x, const float *w, float eps,
+                            size_t dim, size_t lanes);
+    void (*rmsnorm_backward_x)(float *dx, const float *dout, const float *x, const float *w,
+                               const float *rstd, size_t dim);
+    /* sums[i][lane] += dout x rstd for features i < count. */
+    void (*rmsnorm_backward_w)(float *sums, const float *dout, const float *x,
+                               const float *rstd, size_t count);
+    float (*lane_sum)(const float *lanes); /* CPU_PANEL of them */
+
+    /* Turns the pairs (i, i + half), i < pairs, of `heads` heads of one panel; cosine, sine:
+     * (pairs, CPU_PANEL). */
+    void (*rope)(float *x, const float *cosine, const float *sine, size_t heads, size_t half,
+                 size_t pairs, float direction);
+
+    /* Per lane over rows s[0 .. rows): max, and sum of exp(scale * (s - max)); s[.] becomes
+     * that exponential if keep. */
+    void (*softmax_lanes)(float *s, float *max, float *sum, size_t rows, float scale,
+                          bool keep);
+    /* s[i][lane] = scale[lane] * exp(s[i][lane] - lse[lane]) */
+    void (*softmax_scaled)(float *s, const float *lse, const float *scale, size_t rows);
+    /* p = exp(scale * s - lse[i]); dp = scale * p * (dp - delta[i]); s becomes p. */
+    void (*softmax_backward)(float *s, float *dp, const float *lse, const float *delta,
+                             float scale, size_t rows);
+    void (*scale_lanes)(float *x, const float *factor,
+                        size_t rows); /* x[i][lane] *= factor[lane] */
+
+    void (*adamw)(float *w, float *m, float *v, const float *g, size_t count,
+                  const struct adamw_args *args);
+    double (*sum_squares)(const float *x, size_t count);
+};
+
+extern const struct cpu_kernels cpu_kernels_base;
+#ifdef __x86_64__
+extern const struct cpu_kernels cpu_kernels_avx2;
+extern const struct cpu_kernels cpu_kernels_avx512;
+#endif
+
+#endif

@@ -1,0 +1,194 @@
+/* The three products of an N:M matrix with one panel. */
+#include "engine/cpu/kernel_isa.h"
+
+enum {
+    NM_ROWS = VEC == 16 ? 2 : 1, /* rows at a time in the forward product: 8 independent sums */
+    NM_BATCH = VEC,              /* weights whose sums over lanes are folded together */
+};
+
+INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+/* `rows` rows (a constant where inlined) against `count` values each of one column block. */
+INLINE void nm_forward_rows(size_t rows, float *y, const char *x, const float *values,
+                            const uint16_t *offsets, size_t kept, size_t count, bool first)
+{
+    vec sum[NM_ROWS][PART];
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < PART; j++)
+        sum[i][j] = first ? (vec){0} : vec_load(y + i * CPU_PANEL + j * VEC);
+    for (size_t k = 0; k < count; k++) {
+        UNROLL for (size_t i = 0; i < rows; i++)
+        {
+            const float *lanes = (const float *)(const void *)(x + offsets[i * kept + k]);
+            float value = values[i * kept + k];
+            UNROLL for (size_t j = 0; j < PART; j++) sum[i][j] +=
+                value * vec_load(lanes + j * VEC);
+        }
+    }
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < PART; j++)
+        vec_store(y + i * CPU_PANEL + j * VEC, sum[i][j]);
+}
+
+void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t first,
+                        size_t last)
+{
+    for (size_t column = 0; column < w->din; column += w->block) {
+        size_t start = column / w->m * w->n;
+        size_t count = min_size(w->block, w->din - column) / w->m * w->n;
+        for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+            const char *block = (const char *)(x + column * CPU_PANEL + lane);
+            size_t o = first;
+            for (; o + NM_ROWS <= last; o += NM_ROWS)
+                nm_forward_rows(NM_ROWS, y + o * CPU_PANEL + lane, block,
+                                w->values + o * w->kept + start,
+                                w->forward + o * w->kept + start, w->kept, count, column == 0);
+            for (; o < last; o++)
+                nm_forward_rows(1, y + o * CPU_PANEL + lane, block,
+                                w->values + o * w->kept + start,
+                                w->forward + o * w->kept + start, w->kept, count, column == 0);
+        }
+    }
+}
+
+/* One column of dx against the `count` links that it has in one row block. */
+INLINE void nm_column(float *dx, const float *dy, const float *values, const uint16_t *links,
+                      size_t kept, size_t count, bool fresh)
+{
+    vec sum[PART];
+    UNROLL for (size_t j = 0; j < PART; j++) sum[j] = fresh ? (vec){0} : vec_load(dx + j * VEC);
+    for (size_t k = 0; k < count; k++) {
+        size_t row = links[k] >> 8, place = links[k] & 0xff;
+        float value = values[row * kept + place];
+        UNROLL for (size_t j = 0; j < PART; j++) sum[j] +=
+            value * vec_load(dy + row * CPU_PANEL + j * VEC);
+    }
+    UNROLL for (size_t j = 0; j < PART; j++) vec_store(dx + j * VEC, sum[j]);
+}
+
+void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, size_t first,
+                           size_t last, bool accumulate)
+{
+    for (size_t row = 0; row < w->dout; row += CPU_BLOCK) {
+        size_t rows = min_size(CPU_BLOCK, w->dout - row);
+        const uint8_t *counts = w->counts + row / CPU_BLOCK * w->din;
+        bool fresh = row == 0 && !accumulate;
+        for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+            const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
+            for (size_t g = first; g < last; g++) {
+                const float *values = w->values + row * w->kept + g * w->n;
+                for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
+                    nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane,
+                              values, links, w->kept, counts[column], fresh);
+                    links += counts[column];
+                }
+            }
+        }
+    }
+}
+
+/* Lane i of the result = the sum over the lanes of s[i], i < VEC. Every step halves the
+ * vectors: it adds the two halves of each pair, so that lanes of both end up in one vector. */
+#if defined(__AVX512F__)
+INLINE vec fold(vec *s)
+{
+    UNROLL for (size_t i = 0; i < 8; i++)
+    {
+        vec a = s[2 * i], b = s[2 * i + 1];
+        s[i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
+                                       13, 29) +
+               __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30,
+                                       15, 31);
+    }
+    UNROLL for (size_t i = 0; i < 4; i++)
+    {
+        vec a = s[2 * i], b = s[2 * i + 1];
+        s[i] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13,
+                                       28, 29) +
+               __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15,
+                                       30, 31);
+    }
+    for (size_t half = 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) {
+            vec a = s[2 * i], b = s[2 * i + 1];
+            s[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24,
+                                           25, 26, 27) +
+                   __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28,
+                                           29, 30, 31);
+        }
+    return s[0];
+}
+#elif defined(__AVX2__)
+INLINE vec fold(vec *s)
+{
+    UNROLL for (size_t i = 0; i < 4; i++)
+    {
+        vec a = s[2 * i], b = s[2 * i + 1];
+        s[i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+               __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    UNROLL for (size_t i = 0; i < 2; i++)
+    {
+        vec a = s[2 * i], b = s[2 * i + 1];
+        s[i] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    return __builtin_shufflevector(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+#else
+INLINE vec fold(vec *s)
+{
+    UNROLL for (size_t i = 0; i < 2; i++)
+    {
+        vec a = s[2 * i], b = s[2 * i + 1];
+        s[i] = __builtin_shufflevector(a, b, 0, 4, 1, 5) +
+               __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    }
+    return __builtin_shufflevector(s[0], s[1], 0, 1, 4, 5) +
+           __builtin_shufflevector(s[0], s[1], 2, 3, 6, 7);
+}
+#endif
+
+/* dvalues[k] += sum over PART_LANES lanes of dy x[column k], k < count, of one row. */
+INLINE void nm_backward_w_row(float *dvalues, const vec *dy, const char *x,
+                              const uint16_t *offsets, size_t count)
+{
+    size_t k = 0;
+    vec sum[NM_BATCH];
+    for (; k + NM_BATCH <= count; k += NM_BATCH) {
+        UNROLL for (size_t b = 0; b < NM_BATCH; b++)
+        {
+            const float *lanes = (const float *)(const void *)(x + offsets[k + b]);
+            sum[b] = dy[0] * vec_load(lanes);
+            UNROLL for (size_t j = 1; j < PART; j++) sum[b] +=
+                dy[j] * vec_load(lanes + j * VEC);
+        }
+        vec_store(dvalues + k, vec_load(dvalues + k) + fold(sum));
+    }
+    if (k == count)
+        return;
+    UNROLL for (size_t b = 0; b < NM_BATCH; b++) sum[b] = (vec){0};
+    for (size_t b = 0; b < count - k; b++) {
+        const float *lanes = (const float *)(const void *)(x + offsets[k + b]);
+        UNROLL for (size_t j = 0; j < PART; j++) sum[b] += dy[j] * vec_load(lanes + j * VEC);
+    }
+    vec total = fold(sum);
+    for (size_t b = 0; b < count - k; b++)
+        dvalues[k + b] += total[b];
+}
+
+void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
+                           const float *x, size_t block, size_t first, size_t last)
+{
+    size_t column = block * w->block, start = column / w->m * w->n;
+    size_t count = min_size(w->block, w->din - column) / w->m * w->n;
+    for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+        const char *lanes = (const char *)(x + column * CPU_PANEL + lane);
+        for (size_t o = first; o < last; o++) {
+            vec row[PART];
+            UNROLL for (size_t j = 0; j < PART; j++) row[j] =
+                vec_load(dy + o * CPU_PANEL + lane + j * VEC);
+            nm_backward_w_row(dvalues + o * w->kept + start, row, lanes,
+                              w->forward + o * w->kept + start, count);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+/* The table of one instruction set's kernels. */
+#include "engine/cpu/kernel_isa.h"
+
+const struct cpu_kernels KERNEL(kernels) = {
+    .isa = KERNEL_TEXT(KERNEL_ISA),
+    .gemm = KERNEL(gemm),
+    .transpose = KERNEL(transpose),
+    .dot = KERNEL(dot),
+    .nm_forward = KERNEL(nm_forward),
+    .nm_backward_x = KERNEL(nm_backward_x),
+    .nm_backward_w = KERNEL(nm_backward_w),
+    .add = KERNEL(add),
+    .exponential = KERNEL(exponential),
+    .swiglu_forward = KERNEL(swiglu_forward),
+    .swiglu_backward = KERNEL(swiglu_backward),
+    .rmsnorm_forward = KERNEL(rmsnorm_forward),
+    .rmsnorm_backward_x = KERNEL(rmsnorm_backward_x),
+    .rmsnorm_backward_w = KERNEL(rmsnorm_backward_w),
+    .lane_sum = KERNEL(lane_sum),
+    .rope = KERNEL(rope),
+    .softmax_lanes = KERNEL(softmax_lanes),
+    .softmax_scaled = KERNEL(softmax_scaled),
+    .softmax_backward = KERNEL(softmax_backward),
+    .scale_lanes = KERNEL(scale_lanes),
+    .adamw = KERNEL(adamw),
+    .sum_squares = KERNEL(sum_squares),
+};

@@ -1,0 +1,596 @@
+/* Every op of the device "cpu", with every instruction set of this machine, against the
+ * reference: odd shapes, several N:M, and the same bits for 1, 2 and 3 threads. An op sees
+ * activations in its device's own layout only; the cases go through act_load and act_store. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka needs those first */
+#include <cmocka.h>
+
+#include "engine/cpu/cpu.h"
+#include "tests/engine/ops_fixture.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Largest difference over the largest reference value of an output. The longest sums here have
+ * some 500 fp32 terms, taken in another order: about sqrt(500) * 2^-24 = 1.3e-6; ten times
+ * that. */
+static const double SUM_TOLERANCE = 2e-5;
+/* The exponential kernel's error bound, as its comment states it. */
+static const double EXP_ULP = 2.0;
+
+enum { RESULTS_MAX = 24 };
+
+/* What one case produced: token-major copies of all outputs. */
+struct results {
+    size_t count;
+    real *data[RESULTS_MAX];
+    size_t length[RESULTS_MAX];
+    const char *name[RESULTS_MAX];
+};
+
+static void results_release(struct results *results)
+{
+    for (size_t i = 0; i < results->count; i++)
+        mem_aligned_free(results->data[i]);
+    results->count = 0;
+}
+
+static void results_add(struct results *results, const char *name, const real *data,
+                        size_t length)
+{
+    assert_true(results->count < RESULTS_MAX);
+    real *copy = mem_aligned(length, sizeof *copy);
+    assert_non_null(copy);
+    memcpy(copy, data, length * sizeof *copy);
+    size_t at = results->count++;
+    results->data[at] = copy;
+    results->length[at] = length;
+    results->name[at] = name;
+}
+
+/* An activation loaded with normal numbers. */
+static real *act_normal(struct device *dev, size_t rows, size_t dim, uint32_t stream)
+{
+    real *host = fixture_normal(rows * dim, stream);
+    real *act = mem_aligned(dev->ops->act_size(rows, dim), sizeof *act);
+    assert_non_null(act);
+    memset(act, 0xff, dev->ops->act_size(rows, dim) * sizeof *act);
+    dev->ops->act_load(dev, act, host, rows, dim);
+    mem_aligned_free(host);
+    return act;
+}
+
+/* An activation full of NaN, padding included: an op that overwrites must leave none. */
+static real *act_poisoned(struct device *dev, size_t rows, size_t dim)
+{
+    real *act = mem_aligned(dev->ops->act_size(rows, dim), sizeof *act);
+    assert_non_null(act);
+    memset(act, 0xff, dev->ops->act_size(rows, dim) * sizeof *act);
+    return act;
+}
+
+/* Adds an output activation to the results, checks its padding and frees it. */
+static void act_result(struct device *dev, struct results *results, const char *name, real *act,
+                       size_t rows, size_t dim)
+{
+    size_t size = dev->ops->act_size(rows, dim);
+    for (size_t i = 0; i < size; i++)
+        if (!isfinite(act[i]))
+            fail_msg("%s (%zu, %zu): element %zu of the buffer is not finite", name, rows, dim,
+                     i);
+    real *host = mem_aligned(rows * dim, sizeof *host);
+    assert_non_null(host);
+    dev->ops->act_store(dev, host, act, rows, dim);
+    results_add(results, name, host, rows * dim);
+    mem_aligned_free(host);
+    mem_aligned_free(act);
+}
+
+static void plain_result(struct results *results, const char *name, real *data, size_t length)
+{
+    results_add(results, name, data, length);
+    mem_aligned_free(data);
+}
+
+struct shape {
+    size_t rows, dim, dout; /* dout: vocab for embedding and head */
+    unsigned n, m;
+    struct attention_shape attention;
+};
+
+static void run_move(struct device *dev, const struct shape *s, struct results *results)
+{
+    real *a = act_normal(dev, s->rows, s->dim, 1), *b = act_normal(dev, s->rows, s->dim, 2);
+    real *out = act_poisoned(dev, s->rows, s->dim);
+    dev->ops->act_add(dev, out, a, b, s->rows, s->dim);
+    dev->ops->act_add(dev, b, a, b, s->rows, s->dim); /* out is b */
+    act_result(dev, results, "act_load", a, s->rows, s->dim);
+    act_result(dev, results, "act_add", out, s->rows, s->dim);
+    act_result(dev, results, "act_add in place", b, s->rows, s->dim);
+}
+
+static void run_embed(struct device *dev, const struct shape *s, struct results *results)
+{
+    int32_t *tokens = fixture_tokens(s->rows, s->dout, 3);
+    real *table = fixture_normal(s->dout * s->dim, 4);
+    real *out = act_poisoned(dev, s->rows, s->dim);
+    dev->ops->embed_forward(dev, out, table, tokens, s->rows, s->dim);
+    real *dout = act_normal(dev, s->rows, s->dim, 5);
+    dev->ops->embed_backward(dev, table, dout, tokens, s->rows, s->dout, s->dim);
+    act_result(dev, results, "embed_forward", out, s->rows, s->dim);
+    plain_result(results, "embed_backward", table, s->dout * s->dim);
+    mem_aligned_free(dout);
+    free(tokens);
+}
+
+static void run_rmsnorm(struct device *dev, const struct shape *s, struct results *results)
+{
+    real *x = act_normal(dev, s->rows, s->dim, 6), *w = fixture_normal(s->dim, 7);
+    real *rstd = fixture_normal(s->rows, 8), *dw = fixture_normal(s->dim, 9);
+    real *out = act_poisoned(dev, s->rows, s->dim),
+         *dout = act_normal(dev, s->rows, s->dim, 10);
+    real *dx = act_normal(dev, s->rows, s->dim, 11);
+    /* eps 0: the padding's root of zero must stay harmless; real rows are never zero here. */
+    dev->ops->rmsnorm_forward(dev, out, rstd, x, w, REAL(0.0), s->rows, s->dim);
+    act_result(dev, results, "rmsnorm_forward without eps", out, s->rows, s->dim);
+    out = act_poisoned(dev, s->rows, s->dim);
+    dev->ops->rmsnorm_forward(dev, out, rstd, x, w, REAL(1e-3), s->rows, s->dim);
+    dev->ops->rmsnorm_backward(dev, dx, dw, dout, x, w, rstd, s->rows, s->dim);
+    act_result(dev, results, "rmsnorm_forward", out, s->rows, s->dim);
+    plain_result(results, "rmsnorm rstd", rstd, s->rows);
+    act_result(dev, results, "rmsnorm_backward dx", dx, s->rows, s->dim);
+    plain_result(results, "rmsnorm_backward dw", dw, s->dim);
+    mem_aligned_free(x);
+    mem_aligned_free(w);
+    mem_aligned_free(dout);
+}
+
+static void run_swiglu(struct device *dev, const struct shape *s, struct results *results)
+{
+    real *gate = act_normal(dev, s->rows, s->dim, 12),
+         *up = act_normal(dev, s->rows, s->dim, 13);
+    real *dout = act_normal(dev, s->rows, s->dim, 14),
+         *out = act_poisoned(dev, s->rows, s->dim);
+    real *dgate = act_poisoned(dev, s->rows, s->dim), *dup = act_poisoned(dev, s->rows, s->dim);
+    real *dup2 = act_poisoned(dev, s->rows, s->dim);
+    dev->ops->swiglu_forward(dev, out, gate, up, s->rows, s->dim);
+    dev->ops->swiglu_backward(dev, dgate, dup, dout, gate, up, s->rows, s->dim);
+    dev->ops->swiglu_backward(dev, dout, dup2, dout, gate, up, s->rows, s->dim);
+    act_result(dev, results, "swiglu_forward", out, s->rows, s->dim);
+    act_result(dev, results, "swiglu_backward dgate", dgate, s->rows, s->dim);
+    act_result(dev, results, "swiglu_backward dup", dup, s->rows, s->dim);
+    act_result(dev, results, "swiglu_backward dgate over dout", dout, s->rows, s->dim);
+    act_result(dev, results, "swiglu_backward dup, dgate over dout", dup2, s->rows, s->dim);
+    mem_aligned_free(gate);
+    mem_aligned_free(up);
+}
+
+static void run_nm(struct device *dev, const struct shape *s, struct results *results)
+{
+    struct nm w = fixture_nm(dev, s->dout, s->dim, s->n, s->m, 15);
+    real *x = act_normal(dev, s->rows, s->dim, 16), *dy = act_normal(dev, s->rows, s->dout, 17);
+    real *y = act_poisoned(dev, s->rows, s->dout), *dx = act_poisoned(dev, s->rows, s->dim);
+    real *dx2 = act_normal(dev, s->rows, s->dim, 18);
+    real *dvalues = fixture_normal(nm_count(&w), 19);
+    dev->ops->nm_forward(dev, y, x, &w, s->rows);
+    dev->ops->nm_backward_x(dev, dx, dy, &w, s->rows, 0);
+    dev->ops->nm_backward_x(dev, dx2, dy, &w, s->rows, 1);
+    dev->ops->nm_backward_w(dev, dvalues, dy, x, &w, s->rows);
+    act_result(dev, results, "nm_forward", y, s->rows, s->dout);
+    act_result(dev, results, "nm_backward_x", dx, s->rows, s->dim);
+    act_result(dev, results, "nm_backward_x accumulate", dx2, s->rows, s->dim);
+    plain_result(results, "nm_backward_w", dvalues, nm_count(&w));
+    mem_aligned_free(x);
+    mem_aligned_free(dy);
+    fixture_nm_release(&w);
+}
+
+static void run_dense(struct device *dev, const struct shape *s, struct results *results)
+{
+    real *w = fixture_normal(s->dout * s->dim, 20), *dw = fixture_normal(s->dout * s->dim, 21);
+    real *x = act_normal(dev, s->rows, s->dim, 22), *dy = act_normal(dev, s->rows, s->dout, 23);
+    real *y = act_poisoned(dev, s->rows, s->dout), *dx = act_poisoned(dev, s->rows, s->dim);
+    real *dx2 = act_normal(dev, s->rows, s->dim, 24);
+    dev->ops->dense_forward(dev, y, x, w, s->rows, s->dim, s->dout);
+    dev->ops->dense_backward_x(dev, dx, dy, w, s->rows, s->dim, s->dout, 0);
+    dev->ops->dense_backward_x(dev, dx2, dy, w, s->rows, s->dim, s->dout, 1);
+    dev->ops->dense_backward_w(dev, dw, dy, x, s->rows, s->dim, s->dout);
+    act_result(dev, results, "dense_forward", y, s->rows, s->dout);
+    act_result(dev, results, "dense_backward_x", dx, s->rows, s->dim);
+    act_result(dev, results, "dense_backward_x accumulate", dx2, s->rows, s->dim);
+    plain_result(results, "dense_backward_w", dw, s->dout * s->dim);
+    mem_aligned_free(w);
+    mem_aligned_free(x);
+    mem_aligned_free(dy);
+}
+
+static void run_rope(struct device *dev, const struct shape *s, struct results *results)
+{
+    const struct attention_shape *a = &s->attention;
+    size_t rows = a->batch * a->context, half = a->head_dim / 2, dim = a->heads * a->head_dim;
+    real *cosine = fixture_normal(a->context * half, 25);
+    real *sine = fixture_normal(a->context * half, 26);
+    real *x = act_normal(dev, rows, dim, 27), *back = act_normal(dev, rows, dim, 28);
+    dev->ops->rope_forward(dev, x, cosine, sine, a, a->heads);
+    dev->ops->rope_backward(dev, back, cosine, sine, a, a->heads);
+    act_result(dev, results, "rope_forward", x, rows, dim);
+    act_result(dev, results, "rope_backward", back, rows, dim);
+    mem_aligned_free(cosine);
+    mem_aligned_free(sine);
+}
+
+static void run_attention(struct device *dev, const struct shape *s, struct results *results)
+{
+    const struct attention_shape *a = &s->attention;
+    size_t rows = a->batch * a->context;
+    size_t dim = a->heads * a->head_dim, shared = a->kv_heads * a->head_dim;
+    real *q = act_normal(dev, rows, dim, 29), *k = act_normal(dev, rows, shared, 30);
+    real *v = act_normal(dev, rows, shared, 31), *dout = act_normal(dev, rows, dim, 32);
+    real *out = act_poisoned(dev, rows, dim), *dq = act_poisoned(dev, rows, dim);
+    real *dk = act_poisoned(dev, rows, shared), *dv = act_poisoned(dev, rows, shared);
+    real *lse = fixture_normal(rows * a->heads, 33);
+    dev->ops->attention_forward(dev, out, lse, q, k, v, a);
+    dev->ops->attention_backward(dev, dq, dk, dv, dout, out, lse, q, k, v, a);
+    act_result(dev, results, "attention_forward", out, rows, dim);
+    plain_result(results, "attention lse", lse, rows * a->heads);
+    act_result(dev, results, "attention_backward dq", dq, rows, dim);
+    act_result(dev, results, "attention_backward dk", dk, rows, shared);
+    act_result(dev, results, "attention_backward dv", dv, rows, shared);
+    mem_aligned_free(q);
+    mem_aligned_free(k);
+    mem_aligned_free(v);
+    mem_aligned_free(dout);
+}
+
+static void run_head(struct device *dev, const struct shape *s, struct results *results)
+{
+    int32_t *targets = fixture_tokens(s->rows, s->dout, 34);
+    for (size_t r = 3; r < s->rows; r += 7)
+        targets[r] = -1;
+    real *w = fixture_normal(s->dout * s->dim, 35), *dw = fixture_normal(s->dout * s->dim, 36);
+    real *x = act_normal(dev, s->rows, s->dim, 37), *dx = act_poisoned(dev, s->rows, s->dim);
+    real *loss = fixture_normal(s->rows, 38), *loss_only = fixture_normal(s->rows, 39);
+    size_t first = s->rows / 3, count = s->rows - first;
+    real *logits = fixture_normal(count * s->dout, 40);
+    dev->ops->head_loss(dev, loss, dx, dw, x, w, targets, REAL(0.125), s->rows, s->dim,
+                        s->dout);
+    dev->ops->head_loss(dev, loss_only, NULL, NULL, x, w, targets, REAL(1.0), s->rows, s->dim,
+                        s->dout);
+    dev->ops->head_logits(dev, logits, x, w, s->rows, first, count, s->dim, s->dout);
+    plain_result(results, "head_loss", loss, s->rows);
+    plain_result(results, "head_loss only", loss_only, s->rows);
+    act_result(dev, results, "head_loss dx", dx, s->rows, s->dim);
+    plain_result(results, "head_loss dw", dw, s->dout * s->dim);
+    plain_result(results, "head_logits", logits, count * s->dout);
+    mem_aligned_free(w);
+    mem_aligned_free(x);
+    free(targets);
+}
+
+static void run_optimizer(struct device *dev, const struct shape *s, struct results *results)
+{
+    size_t count = s->rows * s->dim;
+    real *w = fixture_normal(count, 41), *m = fixture_normal(count, 42);
+    real *v = fixture_normal(count, 43), *g = fixture_normal(count, 44);
+    for (size_t i = 0; i < count; i++)
+        v[i] *= v[i];
+    struct adamw_args args = {.lr = REAL(0.01),
+                              .beta1 = REAL(0.9),
+                              .beta2 = REAL(0.99),
+                              .eps = REAL(1e-6),
+                              .weight_decay = REAL(0.1),
+                              .correction1 = REAL(0.3),
+                              .correction2 = REAL(0.05),
+                              .grad_scale = REAL(0.5)};
+    dev->ops->adamw(dev, w, m, v, g, count, &args);
+    real norm = (real)dev->ops->sum_squares(dev, g, count);
+    results_add(results, "sum_squares", &norm, 1);
+    plain_result(results, "adamw w", w, count);
+    plain_result(results, "adamw m", m, count);
+    plain_result(results, "adamw v", v, count);
+    plain_result(results, "adamw g", g, count);
+}
+
+struct op_case {
+    void (*run)(struct device *dev, const struct shape *shape, struct results *results);
+    struct shape shape;
+};
+
+/* ---- the list of cases ---- */
+
+struct case_list {
+    struct op_case *items;
+    size_t count;
+};
+
+static void case_add(struct case_list *list, struct op_case item)
+{
+    list->items = realloc(list->items, (list->count + 1) * sizeof *list->items);
+    assert_non_null(list->items);
+    list->items[list->count++] = item;
+}
+
+static const size_t row_counts[] = {1, 63, 64, 65, 130};
+enum { ROW_COUNTS = sizeof row_counts / sizeof row_counts[0] };
+
+static void add_elementwise(struct case_list *list)
+{
+    static const size_t dims[] = {1, 7, 96};
+    for (size_t i = 0; i < ROW_COUNTS; i++) {
+        for (size_t j = 0; j < 3; j++) {
+            struct shape s = {.rows = row_counts[i], .dim = dims[j], .dout = 11};
+            case_add(list, (struct op_case){run_move, s});
+            case_add(list, (struct op_case){run_embed, s});
+            case_add(list, (struct op_case){run_rmsnorm, s});
+            case_add(list, (struct op_case){run_swiglu, s});
+            case_add(list, (struct op_case){run_optimizer, s});
+        }
+    }
+    struct shape large = {.rows = 300, .dim = 130, .dout = 5}; /* several chunks of each kind */
+    case_add(list, (struct op_case){run_move, large});
+    case_add(list, (struct op_case){run_embed, large});
+    case_add(list, (struct op_case){run_swiglu, large});
+    case_add(list, (struct op_case){run_optimizer, large});
+}
+
+static void add_products(struct case_list *list)
+{
+    static const unsigned patterns[][2] = {{1, 4},  {2, 4},   {1, 2}, {3, 8},
+                                           {1, 16}, {15, 16}, {2, 3}, {4, 5}};
+    for (size_t i = 0; i < ROW_COUNTS; i++) {
+        for (size_t j = 0; j < sizeof patterns / sizeof patterns[0]; j++) {
+            unsigned n = patterns[j][0], m = patterns[j][1];
+            /* More than one block of rows and of columns, the last ones short; and a single
+             * group. */
+            struct shape s = {
+                .rows = row_counts[i], .dim = 150 / m * m, .dout = 67, .n = n, .m = m};
+            case_add(list, (struct op_case){run_nm, s});
+            s.dim = m;
+            s.dout = 1;
+            case_add(list, (struct op_case){run_nm, s});
+        }
+        static const size_t shapes[][2] = {{1, 1}, {7, 5}, {130, 67}, {64, 128}};
+        for (size_t j = 0; j < 4; j++) {
+            struct shape s = {.rows = row_counts[i], .dim = shapes[j][0], .dout = shapes[j][1]};
+            case_add(list, (struct op_case){run_dense, s});
+        }
+    }
+    /* More rows and columns than a task takes. */
+    struct shape tall = {.rows = 66, .dim = 272, .dout = 300, .n = 1, .m = 4};
+    case_add(list, (struct op_case){run_nm, tall});
+    case_add(list, (struct op_case){run_dense, tall});
+    tall.n = 2;
+    tall.m = 4;
+    case_add(list, (struct op_case){run_nm, tall});
+}
+
+static void add_attention(struct case_list *list)
+{
+    static const struct attention_shape shapes[] = {
+        {.batch = 1, .context = 1, .heads = 1, .kv_heads = 1, .head_dim = 2},
+        {.batch = 2, .context = 63, .heads = 2, .kv_heads = 1, .head_dim = 8},
+        {.batch = 3, .context = 64, .heads = 2, .kv_heads = 2, .head_dim = 6},
+        {.batch = 1, .context = 65, .heads = 4, .kv_heads = 2, .head_dim = 16},
+        {.batch = 2, .context = 130, .heads = 3, .kv_heads = 1, .head_dim = 10},
+        {.batch = 5, .context = 20, .heads = 2, .kv_heads = 1, .head_dim = 4},
+        {.batch = 1, .context = 192, .heads = 1, .kv_heads = 1, .head_dim = 66},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct shape s = {.attention = shapes[i]};
+        case_add(list, (struct op_case){run_rope, s});
+        case_add(list, (struct op_case){run_attention, s});
+    }
+}
+
+static void add_head(struct case_list *list)
+{
+    static const size_t shapes[][2] = {{1, 2}, {33, 5}, {64, 64}, {100, 257}};
+    for (size_t i = 0; i < ROW_COUNTS; i++) {
+        for (size_t j = 0; j < 4; j++) {
+            struct shape s = {.rows = row_counts[i], .dim = shapes[j][0], .dout = shapes[j][1]};
+            case_add(list, (struct op_case){run_head, s});
+        }
+    }
+    struct shape chunks = {
+        .rows = 300, .dim = 20, .dout = 70}; /* more than a chunk of tokens */
+    case_add(list, (struct op_case){run_head, chunks});
+}
+
+static struct case_list cases_create(void)
+{
+    struct case_list list = {NULL, 0};
+    add_elementwise(&list);
+    add_products(&list);
+    add_attention(&list);
+    add_head(&list);
+    return list;
+}
+
+/* ---- the devices ---- */
+
+static struct device *device_open(const char *name, struct pool *pool)
+{
+    static const struct device_limits limits = {
+        .rows = 300, .dim_max = 300, .vocab = 300, .context = 192, .heads = 4, .head_dim = 66};
+    struct device *dev = NULL;
+    assert_int_equal(device_create(&dev, name, pool, NULL), 0);
+    assert_int_equal(device_reserve(dev, &limits, NULL), 0);
+    return dev;
+}
+
+static void compare(const struct results *want, const struct results *got, const char *isa)
+{
+    assert_int_equal(want->count, got->count);
+    for (size_t i = 0; i < want->count; i++) {
+        assert_int_equal(want->length[i], got->length[i]);
+        double top = 1e-30, worst = 0;
+        size_t at = 0;
+        for (size_t j = 0; j < want->length[i]; j++) {
+            double difference = fabs((double)want->data[i][j] - (double)got->data[i][j]);
+            top = fmax(top, fabs((double)want->data[i][j]));
+            if (isnan(difference))
+                difference = INFINITY;
+            if (difference > worst) {
+                worst = difference;
+                at = j;
+            }
+        }
+        if (!(worst <= SUM_TOLERANCE * top))
+            fail_msg("%s, %s: element %zu of %zu is %.9g, the reference has %.9g (scale %g)",
+                     isa, want->name[i], at, want->length[i], (double)got->data[i][at],
+                     (double)want->data[i][at], top);
+    }
+}
+
+static void every_op_agrees_with_the_reference(void **state)
+{
+    (void)state;
+    struct case_list list = cases_create();
+    struct device *ref = device_open("ref", NULL), *cpu = device_open("cpu", NULL);
+    for (size_t i = 0; i < list.count; i++) {
+        struct results want = {.count = 0};
+        list.items[i].run(ref, &list.items[i].shape, &want);
+        for (const struct cpu_kernels *const *set = cpu_kernel_sets(); *set; set++) {
+            if (!cpu_kernels_supported(*set))
+                continue;
+            struct results got = {.count = 0};
+            cpu_device_use(cpu, *set);
+            list.items[i].run(cpu, &list.items[i].shape, &got);
+            compare(&want, &got, (*set)->isa);
+            results_release(&got);
+        }
+        results_release(&want);
+    }
+    device_destroy(ref);
+    device_destroy(cpu);
+    free(list.items);
+}
+
+static void bits_do_not_depend_on_the_number_of_threads(void **state)
+{
+    (void)state;
+    struct case_list list = cases_create();
+    struct device *one = device_open("cpu", NULL);
+    for (unsigned threads = 2; threads <= 3; threads++) {
+        struct pool *pool = NULL;
+        assert_int_equal(pool_create(&pool, threads, NULL), 0);
+        struct device *many = device_open("cpu", pool);
+        for (size_t i = 0; i < list.count; i++) {
+            struct results want = {.count = 0}, got = {.count = 0};
+            list.items[i].run(one, &list.items[i].shape, &want);
+            list.items[i].run(many, &list.items[i].shape, &got);
+            assert_int_equal(want.count, got.count);
+            for (size_t j = 0; j < want.count; j++)
+                if (memcmp(want.data[j], got.data[j], want.length[j] * sizeof(real)) != 0)
+                    fail_msg("%s with %u threads has other bits than with one", want.name[j],
+                             threads);
+            results_release(&want);
+            results_release(&got);
+        }
+        device_destroy(many);
+        pool_destroy(pool);
+    }
+    device_destroy(one);
+    free(list.items);
+}
+
+/* ---- the exponential ---- */
+
+static void check_exponential(const struct cpu_kernels *kernels)
+{
+    enum { COUNT = 1024 };
+    float x[COUNT], y[COUNT];
+    double worst = 0;
+    for (double from = -87.3; from < 88.7; from += 0.5) {
+        for (size_t i = 0; i < COUNT; i++)
+            x[i] = (float)fmin(from + 0.5 * (double)i / COUNT, 88.7);
+        kernels->exponential(y, x, COUNT);
+        for (size_t i = 0; i < COUNT; i++) {
+            double want = exp((double)x[i]);
+            double ulp = (double)nextafterf((float)want, INFINITY) - (double)(float)want;
+            worst = fmax(worst, fabs((double)y[i] - want) / ulp);
+        }
+    }
+    if (!(worst <= EXP_ULP))
+        fail_msg("%s: exponential is %.3f ulp off", kernels->isa, worst);
+    const float ends[8] = {-INFINITY, -200.0f, -104.5f, 0.0f, 89.5f, 1e30f, INFINITY, NAN};
+    kernels->exponential(y, ends, 8);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(y[i] >= 0.0f && y[i] <= 0.0f);
+    assert_true(y[3] >= 1.0f && y[3] <= 1.0f);
+    for (size_t i = 4; i < 7; i++)
+        assert_true(isinf(y[i]) && y[i] > 0.0f);
+    assert_true(isnan(y[7]));
+}
+
+static void exponential_stays_within_its_bound(void **state)
+{
+    (void)state;
+    for (const struct cpu_kernels *const *set = cpu_kernel_sets(); *set; set++)
+        if (cpu_kernels_supported(*set))
+            check_exponential(*set);
+}
+
+/* ---- values that are known without a reference ---- */
+
+static void the_first_step_of_adamw_is_the_learning_rate(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"ref", "cpu"};
+    for (size_t i = 0; i < 2; i++) {
+        struct device *dev = device_open(names[i], NULL);
+        real w[3] = {1, 2, 3}, m[3] = {0}, v[3] = {0}, g[3] = {4, -5, REAL(0.25)};
+        struct adamw_args args = {.lr = REAL(0.5),
+                                  .beta1 = REAL(0.9),
+                                  .beta2 = REAL(0.999),
+                                  .eps = 0,
+                                  .weight_decay = REAL(0.2),
+                                  .correction1 = 1 - REAL(0.9),
+                                  .correction2 = 1 - REAL(0.999),
+                                  .grad_scale = 2};
+        dev->ops->adamw(dev, w, m, v, g, 3, &args);
+        /* (1 - lr wd) w - lr sign(g) */
+        assert_true(fabs((double)w[0] - 0.4) < 1e-5);
+        assert_true(fabs((double)w[1] - 2.3) < 1e-5);
+        assert_true(fabs((double)w[2] - 2.2) < 1e-5);
+        device_destroy(dev);
+    }
+}
+
+static void swiglu_survives_extreme_gates(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"ref", "cpu"};
+    for (size_t i = 0; i < 2; i++) {
+        struct device *dev = device_open(names[i], NULL);
+        enum { ROWS = 4 };
+        real host[ROWS] = {-1000, -90, 90, 1000}, ones[ROWS] = {1, 1, 1, 1}, out[ROWS];
+        real *gate = act_poisoned(dev, ROWS, 1), *up = act_poisoned(dev, ROWS, 1);
+        real *result = act_poisoned(dev, ROWS, 1);
+        dev->ops->act_load(dev, gate, host, ROWS, 1);
+        dev->ops->act_load(dev, up, ones, ROWS, 1);
+        dev->ops->swiglu_forward(dev, result, gate, up, ROWS, 1);
+        dev->ops->act_store(dev, out, result, ROWS, 1);
+        assert_true(fabs((double)out[0]) < 1e-30 && fabs((double)out[1]) < 1e-30);
+        assert_true(fabs((double)out[2] - 90) < 1e-4 && fabs((double)out[3] - 1000) < 1e-3);
+        mem_aligned_free(gate);
+        mem_aligned_free(up);
+        mem_aligned_free(result);
+        device_destroy(dev);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_op_agrees_with_the_reference),
+        cmocka_unit_test(bits_do_not_depend_on_the_number_of_threads),
+        cmocka_unit_test(exponential_stays_within_its_bound),
+        cmocka_unit_test(the_first_step_of_adamw_is_the_learning_rate),
+        cmocka_unit_test(swiglu_survives_extreme_gates),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
