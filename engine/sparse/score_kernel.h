@@ -1,4 +1,4 @@
-/* The two inner loops of the CH scores, with a fast version of the same C where the processor has one. Both versions give
+/* The two inner loops of the CH scores, each plain and, where the processor has AVX2, fast. Both give
  * the same bits: the first counts, the second adds numbers whose sums are exact. */
 #ifndef HEBB_ENGINE_SPARSE_SCORE_KERNEL_H
 #define HEBB_ENGINE_SPARSE_SCORE_KERNEL_H

@@ -185,6 +185,33 @@ static void links_of_weight_zero_go_first_in_soft_removal(void **state)
     fixture_release(&f);
 }
 
+static void links_that_are_not_a_number_count_as_the_largest(void **state)
+{
+    (void)state;
+    for (unsigned soft = 0; soft < 2; soft++) {
+        const struct method_config config = {.name = "chts24",
+                                             .steps = 100,
+                                             .interval = 1,
+                                             .until = 1,
+                                             .zeta = 0.5,
+                                             .soft = soft != 0,
+                                             .temperature_start = 1,
+                                             .temperature_end = 1};
+        struct fixture f;
+        struct refresher *refresher;
+        create(&f, &refresher, 2, 4, shapes_medium, &config);
+        struct nm *w = &f.nms[0];
+        for (size_t i = 0; i < nm_count(w); i++)
+            w->values[i] = i % 2 ? (real)NAN : 1;
+        struct refresh_job job = job_of(refresher, 1, nm_count(w) / 3);
+        removal_run(&job);
+        for (size_t i = 1; i < nm_count(w); i += 2)
+            assert_true(job.scratch->survivors[i / w->n] >> fixture_position(w, i) % w->m & 1);
+        refresher_destroy(refresher);
+        fixture_release(&f);
+    }
+}
+
 /* The scores as the formula reads, in double, no grid: (dout, din). */
 static void plain_side(double *scores, const uint8_t *a, size_t rows, size_t cols,
                        size_t row_step, size_t col_step, bool ch2)
@@ -399,6 +426,7 @@ int main(void)
         cmocka_unit_test(soft_removal_keeps_links_with_probability_of_their_power),
         cmocka_unit_test(hard_removal_drops_the_smallest_and_of_equal_ones_the_first),
         cmocka_unit_test(links_of_weight_zero_go_first_in_soft_removal),
+        cmocka_unit_test(links_that_are_not_a_number_count_as_the_largest),
         cmocka_unit_test(ch_scores_equal_the_formula),
         cmocka_unit_test(soft_scores_are_hard_scores_times_uniform_numbers),
         cmocka_unit_test(kernels_of_this_processor_equal_the_plain_ones),
