@@ -16,22 +16,24 @@ enum {
     CONTEXT_MAX = 1 << 20,
 };
 
+enum role { ROLE_TABLE, ROLE_TARGET, ROLE_NORM };
+
 enum dimension { DIM_ONE, DIM_HIDDEN, DIM_KV, DIM_INTERMEDIATE };
 
 static const struct {
     const char *suffix;
     enum dimension rows, cols;
-    bool target;
+    enum role role;
 } LAYER[LAYER_PARAMS] = {
-    [LAYER_Q] = {"self_attn.q_proj", DIM_HIDDEN, DIM_HIDDEN, true},
-    [LAYER_K] = {"self_attn.k_proj", DIM_KV, DIM_HIDDEN, true},
-    [LAYER_V] = {"self_attn.v_proj", DIM_KV, DIM_HIDDEN, true},
-    [LAYER_O] = {"self_attn.o_proj", DIM_HIDDEN, DIM_HIDDEN, true},
-    [LAYER_GATE] = {"mlp.gate_proj", DIM_INTERMEDIATE, DIM_HIDDEN, true},
-    [LAYER_UP] = {"mlp.up_proj", DIM_INTERMEDIATE, DIM_HIDDEN, true},
-    [LAYER_DOWN] = {"mlp.down_proj", DIM_HIDDEN, DIM_INTERMEDIATE, true},
-    [LAYER_INPUT_NORM] = {"input_layernorm", DIM_ONE, DIM_HIDDEN, false},
-    [LAYER_POST_NORM] = {"post_attention_layernorm", DIM_ONE, DIM_HIDDEN, false},
+    [LAYER_Q] = {"self_attn.q_proj", DIM_HIDDEN, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_K] = {"self_attn.k_proj", DIM_KV, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_V] = {"self_attn.v_proj", DIM_KV, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_O] = {"self_attn.o_proj", DIM_HIDDEN, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_GATE] = {"mlp.gate_proj", DIM_INTERMEDIATE, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_UP] = {"mlp.up_proj", DIM_INTERMEDIATE, DIM_HIDDEN, ROLE_TARGET},
+    [LAYER_DOWN] = {"mlp.down_proj", DIM_HIDDEN, DIM_INTERMEDIATE, ROLE_TARGET},
+    [LAYER_INPUT_NORM] = {"input_layernorm", DIM_ONE, DIM_HIDDEN, ROLE_NORM},
+    [LAYER_POST_NORM] = {"post_attention_layernorm", DIM_ONE, DIM_HIDDEN, ROLE_NORM},
 };
 
 static int check_range(const char *field, size_t value, size_t max, struct err *err)
@@ -135,10 +137,10 @@ static size_t dimension(const struct model_shape *shape, enum dimension which)
 }
 
 /* Adds the next parameter; its entries and codes go to the ends of their slabs. */
-static struct param *fill_next(struct fill *fill, size_t rows, size_t cols, bool target)
+static struct param *fill_next(struct fill *fill, size_t rows, size_t cols, enum role role)
 {
     const struct model_shape *shape = fill->shape;
-    bool sparse = target && model_sparse(shape);
+    bool sparse = role == ROLE_TARGET && model_sparse(shape);
     size_t stored = sparse ? cols / shape->m * shape->n : cols;
     size_t offset = size_round_up(fill->count, MODEL_PARAM_ALIGN);
     size_t count = 0;
@@ -153,8 +155,8 @@ static struct param *fill_next(struct fill *fill, size_t rows, size_t cols, bool
                                 .cols = cols,
                                 .offset = offset,
                                 .count = count,
-                                .target = target,
-                                .decay = rows > 1};
+                                .target = role == ROLE_TARGET,
+                                .decay = role != ROLE_NORM};
     return param;
 }
 
@@ -162,27 +164,24 @@ bool model_params_fill(struct param *params, const struct model_shape *shape, si
                        size_t *codes)
 {
     struct fill fill = {.params = params, .shape = shape, .fits = true};
-    struct param *param = fill_next(&fill, shape->vocab, shape->hidden, false);
+    struct param *param = fill_next(&fill, shape->vocab, shape->hidden, ROLE_TABLE);
     if (param)
         snprintf(param->name, MODEL_NAME_MAX, "model.embed_tokens.weight");
     for (size_t layer = 0; layer < shape->layers; layer++) {
         for (size_t kind = 0; kind < LAYER_PARAMS; kind++) {
             param = fill_next(&fill, dimension(shape, LAYER[kind].rows),
-                              dimension(shape, LAYER[kind].cols), LAYER[kind].target);
+                              dimension(shape, LAYER[kind].cols), LAYER[kind].role);
             if (!param)
                 continue;
-            param->decay = LAYER[kind].target;
             snprintf(param->name, MODEL_NAME_MAX, "model.layers.%zu.%s.weight", layer,
                      LAYER[kind].suffix);
         }
     }
-    param = fill_next(&fill, 1, shape->hidden, false);
-    if (param) {
-        param->decay = false;
+    param = fill_next(&fill, 1, shape->hidden, ROLE_NORM);
+    if (param)
         snprintf(param->name, MODEL_NAME_MAX, "model.norm.weight");
-    }
     if (!shape->tie_embeddings) {
-        param = fill_next(&fill, shape->vocab, shape->hidden, false);
+        param = fill_next(&fill, shape->vocab, shape->hidden, ROLE_TABLE);
         if (param)
             snprintf(param->name, MODEL_NAME_MAX, "lm_head.weight");
     }

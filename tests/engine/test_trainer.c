@@ -16,6 +16,10 @@
 static const char *const DEVICES[] = {"ref", "cpu"};
 enum { DEVICE_COUNT = sizeof DEVICES / sizeof DEVICES[0], PATH_SIZE = 64 };
 
+/* Sums in another order: losses agree to rounding, which the steps before the first refresh
+ * amplify little. */
+static const double REGROUPED = 1e-5;
+
 /* ---- a rank: everything that one process would have ---- */
 
 struct rank {
@@ -122,7 +126,7 @@ static void setup(struct world *world, const struct trainer_config *config, int 
     write_text(world->path);
     for (int r = 0; r < size; r++) {
         world->ranks[r].comm = comms[r];
-        open_rank(&world->ranks[r], world->path, "text", 0.2, config, device, threads);
+        open_rank(&world->ranks[r], world->path, "text", 0.22, config, device, threads);
     }
 }
 
@@ -182,6 +186,42 @@ static void loss_falls_on_repetitive_text(void **state)
     }
 }
 
+/* Mean loss of `chosen` of the validation windows, evenly spread, one by one. */
+static double mean_loss(struct rank *rank, size_t chosen)
+{
+    int32_t inputs[16], targets[16];
+    real losses[16];
+    double sum = 0;
+    size_t windows = dataset_windows(rank->data, SPLIT_VALIDATION);
+    for (size_t i = 0; i < chosen; i++) {
+        size_t window = (size_t)floor((double)(i * windows) / (double)chosen);
+        assert_int_equal(
+            dataset_window(rank->data, SPLIT_VALIDATION, window, inputs, targets, NULL), 0);
+        model_loss(rank->trainer->model, inputs, targets, losses, 1, 16);
+        for (size_t k = 0; k < 16; k++)
+            sum += (double)losses[k];
+    }
+    return sum / (double)(16 * chosen);
+}
+
+static void evaluation_takes_every_window_once_or_an_even_choice(void **state)
+{
+    (void)state;
+    struct world world;
+    struct trainer_config config = config_of("static", 2, 4);
+    config.micro_batch = 8;
+    size_t tokens = 0;
+    double loss = 0;
+    setup(&world, &config, 1, "cpu", 1);
+    size_t windows = dataset_windows(world.ranks[0].data, SPLIT_VALIDATION);
+    assert_true(windows > 10 && windows % config.micro_batch != 0); /* the last pass not full */
+    assert_int_equal(trainer_evaluate(only(&world), 0, &loss, &tokens, NULL), 0);
+    assert_true(fabs(loss - mean_loss(&world.ranks[0], windows)) < REGROUPED);
+    assert_int_equal(trainer_evaluate(only(&world), 10, &loss, &tokens, NULL), 0);
+    assert_true(fabs(loss - mean_loss(&world.ranks[0], 10)) < REGROUPED);
+    teardown(&world);
+}
+
 static void evaluation_falls_with_training_and_counts_its_tokens(void **state)
 {
     (void)state;
@@ -223,10 +263,6 @@ static void threads_do_not_change_a_bit(void **state)
         teardown(&three);
     }
 }
-
-/* Sums in another order: losses agree to rounding, which the steps before the first refresh
- * amplify little. */
-static const double REGROUPED = 1e-5;
 
 static void micro_batches_do_not_change_the_loss(void **state)
 {
@@ -309,6 +345,27 @@ static void two_ranks_agree_with_each_other_and_with_one(void **state)
     assert_true(threads[0].eval_loss == threads[1].eval_loss);
     teardown(&one);
     teardown(&two);
+}
+
+/* More gradients than one collective carries. */
+static void every_gradient_of_a_large_model_is_summed(void **state)
+{
+    (void)state;
+    struct world world;
+    struct thread threads[COMMS_MAX];
+    struct trainer_config config = config_of("dense", 1, 1);
+    config.shape.hidden = 256;
+    config.shape.intermediate = 1024;
+    config.batch = 2;
+    config.micro_batch = 1;
+    config.context = 8;
+    setup(&world, &config, 2, "cpu", 1);
+    const struct model *model = world.ranks[0].trainer->model;
+    assert_true(model->count * sizeof(real) > 8 << 20); /* two buckets of 4 MiB and a rest */
+    run_ranks(&world, threads, 2);
+    assert_int_equal(threads[0].code, 0);
+    expect_equal_models(model, world.ranks[1].trainer->model);
+    teardown(&world);
 }
 
 static void a_mask_that_differs_is_repaired_at_the_refresh(void **state)
@@ -500,10 +557,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loss_falls_on_repetitive_text),
+        cmocka_unit_test(evaluation_takes_every_window_once_or_an_even_choice),
         cmocka_unit_test(evaluation_falls_with_training_and_counts_its_tokens),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(micro_batches_do_not_change_the_loss),
         cmocka_unit_test(two_ranks_agree_with_each_other_and_with_one),
+        cmocka_unit_test(every_gradient_of_a_large_model_is_summed),
         cmocka_unit_test(a_mask_that_differs_is_repaired_at_the_refresh),
         cmocka_unit_test(twenty_steps_follow_pytorch),
         cmocka_unit_test(learning_rate_warms_up_and_ends_at_its_floor),
