@@ -1,0 +1,381 @@
+/* Jobs: submit, list, one job, and what can be done to it. */
+#include "daemon/api.h"
+#include "daemon/jobs.h"
+#include "daemon/problem.h"
+#include "proto/base/clock.h"
+#include "proto/base/fsx.h"
+#include "proto/base/mem.h"
+#include "proto/format/digest.h"
+#include "proto/json/json.h"
+#include "proto/msg/estimate.h"
+#include "proto/msg/spec.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { IDEMPOTENCY_KEY_MAX = 255 };
+
+/* --- a job as JSON --- */
+
+static void add_stamp(cJSON *object, const char *key, int64_t wall_ms)
+{
+    char stamp[CLOCK_STAMP_MAX];
+    if (wall_ms)
+        cJSON_AddStringToObject(object, key, clock_stamp(stamp, wall_ms));
+    else
+        cJSON_AddNullToObject(object, key);
+}
+
+static void add_real(cJSON *object, const char *key, double value, bool known)
+{
+    if (known && isfinite(value))
+        cJSON_AddNumberToObject(object, key, value);
+    else
+        cJSON_AddNullToObject(object, key);
+}
+
+static void add_progress(cJSON *object, const struct job_row *job,
+                         const struct job_progress *progress)
+{
+    cJSON *out = cJSON_AddObjectToObject(object, "progress");
+    bool moves = job->state == JOB_RUNNING || job->state == JOB_PAUSING;
+    cJSON_AddNumberToObject(out, "step", (double)progress->step);
+    cJSON_AddNumberToObject(out, "steps", (double)progress->steps);
+    cJSON_AddNumberToObject(out, "tokens", (double)progress->tokens);
+    add_real(out, "loss", progress->loss, progress->has_loss);
+    add_real(out, "eval_loss", progress->eval_loss, progress->has_eval);
+    add_real(out, "tokens_per_s", progress->tokens_per_s, progress->step > 0);
+    add_real(out, "eta_s", progress->eta_s, moves && progress->step > 0);
+}
+
+struct cJSON *api_job_object(struct daemon *daemon, const struct job_row *job, struct err *err)
+{
+    struct job_progress progress = {0};
+    uint64_t offset = 0, seq = 0;
+    if (store_progress(daemon->store, job->id, &progress, err) ||
+        store_event_offset(daemon->store, job->id, &offset, &seq, err))
+        return NULL;
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "id", job->id);
+    cJSON_AddStringToObject(object, "name", job->name);
+    cJSON_AddStringToObject(object, "state", job_state_name(job->state));
+    cJSON_AddStringToObject(object, "reason", job->reason);
+    cJSON_AddNumberToObject(object, "priority", (double)job->priority);
+    cJSON_AddNumberToObject(object, "attempt", (double)job->attempt);
+    cJSON_AddNumberToObject(object, "failures", (double)job->failures);
+    add_progress(object, job, &progress);
+    cJSON *slots = cJSON_AddObjectToObject(object, "slots");
+    cJSON_AddNumberToObject(slots, "cores", (double)job->cores);
+    cJSON_AddNumberToObject(slots, "gpus", (double)job->gpus);
+    cJSON_AddNumberToObject(object, "last_seq", (double)seq);
+    add_stamp(object, "created", job->created_ms);
+    add_stamp(object, "updated", job->updated_ms);
+    add_stamp(object, "started", job->started_ms);
+    add_stamp(object, "finished", job->finished_ms);
+    add_stamp(object, "retry_at", job->state == JOB_RETRY_WAIT ? job->retry_at_ms : 0);
+    if (!object)
+        err_set(err, ERR_NO_MEMORY, "job %s: out of memory", job->id);
+    return object;
+}
+
+static void answer_job(struct api_request *request, struct api_answer *answer, int status,
+                       const struct job_row *job)
+{
+    struct err err = {0};
+    cJSON *object = api_job_object(request->daemon, job, &err);
+    if (object)
+        api_answer_json(answer, status, object);
+    else
+        problem_set_err(answer, err.code, &err);
+}
+
+/* --- submit --- */
+
+static bool type_is_json(const char *type)
+{
+    static const char json[] = "application/json";
+    if (!type || strncasecmp(type, json, sizeof(json) - 1) != 0)
+        return false;
+    const char *rest = type + sizeof(json) - 1;
+    rest += strspn(rest, " \t");
+    if (*rest == '\0')
+        return true;
+    if (*rest++ != ';')
+        return false;
+    rest += strspn(rest, " \t");
+    return strcasecmp(rest, "charset=utf-8") == 0 || strcasecmp(rest, "charset=\"utf-8\"") == 0;
+}
+
+static bool key_is_valid(const char *key)
+{
+    size_t len = strlen(key);
+    if (len == 0 || len > IDEMPOTENCY_KEY_MAX)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (key[i] < 0x21 || key[i] > 0x7e)
+            return false;
+    return true;
+}
+
+static bool can_write(const struct api_request *request, struct api_answer *answer)
+{
+    if (request->daemon->stopping) {
+        problem_set(answer, PROBLEM_UNAVAILABLE, "the daemon is stopping");
+        return false;
+    }
+    if (!store_writable(request->daemon->store)) {
+        problem_set(answer, PROBLEM_READ_ONLY,
+                    "the daemon's disk is full or failing; reads still work");
+        return false;
+    }
+    return true;
+}
+
+/* Parses and admits the body. On faults fills answer and returns false; else the caller
+ * releases spec. */
+static bool spec_accept(struct api_request *request, struct api_answer *answer,
+                        struct job_spec *spec)
+{
+    struct spec_faults *faults = mem_zeroed(1, sizeof(*faults));
+    if (!faults) {
+        problem_set(answer, PROBLEM_UNAVAILABLE, "out of memory");
+        return false;
+    }
+    struct err err = {0};
+    spec_init(spec);
+    if (spec_parse(spec, request->body, request->body_len, faults, &err)) {
+        bool syntax = faults->count == 1 && faults->items[0].field[0] == '\0';
+        if (faults->count == 0)
+            problem_set_err(answer, err.code, &err);
+        else
+            problem_set_faults(answer, syntax ? PROBLEM_INVALID_JSON : PROBLEM_INVALID_JOB,
+                               err.text, faults);
+        free(faults);
+        return false;
+    }
+    jobs_admit(request->daemon->jobs, spec, faults);
+    bool good = faults->count == 0;
+    if (!good) {
+        problem_set_faults(answer, PROBLEM_INVALID_JOB, "the job cannot run here: see errors",
+                           faults);
+        spec_release(spec);
+    }
+    free(faults);
+    return good;
+}
+
+static void answer_dry_run(struct api_answer *answer, const struct job_spec *spec)
+{
+    struct estimate estimate;
+    estimate_job(spec, &estimate);
+    answer->status = 200;
+    buf_puts(&answer->body, "{\"estimate\":");
+    estimate_print(spec, &estimate, &answer->body);
+    buf_puts(&answer->body, ",\"spec\":");
+    spec_print(spec, &answer->body);
+    buf_puts(&answer->body, "}");
+}
+
+static void submit(struct api_request *request, struct api_answer *answer,
+                   const struct job_spec *spec)
+{
+    char hash[DIGEST_TEXT_MAX];
+    digest_text(hash, request->body, request->body_len);
+    struct job_row job = {0};
+    struct err err = {0};
+    bool existing = false;
+    int rc = jobs_submit(request->daemon->jobs, spec, request->idempotency_key, hash, &job,
+                         &existing, &err);
+    if (rc == ERR_CONFLICT)
+        problem_set(answer, PROBLEM_IDEMPOTENCY, "%s", err.text);
+    else if (rc)
+        problem_set_err(answer, rc, &err);
+    else
+        answer_job(request, answer, 201, &job);
+    if (answer->status != 201)
+        return;
+    api_answer_header(answer, "Location", "/v1/jobs/%s", job.id);
+    if (existing)
+        api_answer_header(answer, "Idempotency-Replayed", "true");
+    answer->next = API_AFTER_COMMIT;
+}
+
+void api_jobs_submit(struct api_request *request, struct api_answer *answer)
+{
+    if (!type_is_json(request->content_type)) {
+        problem_set(answer, PROBLEM_MEDIA_TYPE, "Content-Type is %s, not application/json",
+                    request->content_type ? request->content_type : "missing");
+        return;
+    }
+    if (request->idempotency_key && !key_is_valid(request->idempotency_key)) {
+        problem_set(answer, PROBLEM_BAD_REQUEST,
+                    "Idempotency-Key must have 1 to %d visible ASCII characters",
+                    IDEMPOTENCY_KEY_MAX);
+        return;
+    }
+    bool dry_run = api_int(request, "dry_run") != 0;
+    if (!dry_run && !can_write(request, answer))
+        return;
+    struct job_spec spec;
+    if (!spec_accept(request, answer, &spec))
+        return;
+    if (dry_run)
+        answer_dry_run(answer, &spec);
+    else
+        submit(request, answer, &spec);
+    spec_release(&spec);
+}
+
+/* --- list --- */
+
+/* Bits of the comma-separated states; names the first that there is not. */
+static bool states_parse(const char *text, unsigned *bits, struct api_answer *answer)
+{
+    while (*text) {
+        char name[32];
+        size_t len = strcspn(text, ",");
+        enum job_state state;
+        snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name) - 1),
+                 text);
+        if (!job_state_parse(&state, name)) {
+            struct spec_faults *faults = mem_zeroed(1, sizeof(*faults));
+            if (faults) {
+                problem_fault(faults, "?state", "\"%s\" is no state of a job", name);
+                problem_set_faults(answer, PROBLEM_INVALID_QUERY,
+                                   "the query has faults: see errors", faults);
+            }
+            free(faults);
+            return false;
+        }
+        *bits |= 1u << state;
+        text += len + (text[len] == ',');
+    }
+    return true;
+}
+
+struct page {
+    struct daemon *daemon;
+    cJSON *jobs;
+    struct err *err;
+    size_t limit, count;
+    int64_t last; /* row of the last job on the page */
+};
+
+static int page_add(void *context, const struct job_row *job)
+{
+    struct page *page = context;
+    if (page->count++ == page->limit)
+        return 0; /* the one more that says there is a next page */
+    cJSON *object = api_job_object(page->daemon, job, page->err);
+    if (!object)
+        return page->err->code;
+    cJSON_AddItemToArray(page->jobs, object);
+    page->last = job->row;
+    return 0;
+}
+
+void api_jobs_list(struct api_request *request, struct api_answer *answer)
+{
+    struct job_filter filter = {.name = api_text(request, "name"),
+                                .after = api_int(request, "after"),
+                                .limit = (size_t)api_int(request, "limit") + 1};
+    if (api_given(request, "state") &&
+        !states_parse(api_text(request, "state"), &filter.states, answer))
+        return;
+    struct err err = {0};
+    cJSON *object = cJSON_CreateObject();
+    struct page page = {.daemon = request->daemon,
+                        .jobs = cJSON_AddArrayToObject(object, "jobs"),
+                        .err = &err,
+                        .limit = filter.limit - 1};
+    int rc = store_jobs_list(request->daemon->store, &filter, page_add, &page, &err);
+    if (rc) {
+        cJSON_Delete(object);
+        problem_set_err(answer, rc, &err);
+        return;
+    }
+    if (page.count > page.limit)
+        cJSON_AddNumberToObject(object, "next_after", (double)page.last);
+    else
+        cJSON_AddNullToObject(object, "next_after");
+    api_answer_json(answer, 200, object);
+}
+
+/* --- one job --- */
+
+void api_jobs_get(struct api_request *request, struct api_answer *answer)
+{
+    struct err err = {0};
+    struct job_row job;
+    char folder[FSX_PATH_MAX];
+    struct buf spec;
+    buf_init(&spec, 4 * SPEC_BODY_MAX);
+    cJSON *object = NULL;
+    int rc = store_job_get(request->daemon->store, request->id, &job, &err);
+    if (!rc)
+        rc = store_job_spec(request->daemon->store, request->id, &spec, &err);
+    if (!rc)
+        rc = jobs_path(request->daemon->jobs, request->id, folder, sizeof(folder), &err);
+    if (!rc && !(object = api_job_object(request->daemon, &job, &err)))
+        rc = err.code;
+    if (rc) {
+        problem_set_err(answer, rc, &err);
+    } else {
+        cJSON_AddStringToObject(object, "folder", folder);
+        cJSON_AddRawToObject(object, "spec", spec.data);
+        api_answer_json(answer, 200, object);
+    }
+    buf_release(&spec);
+}
+
+/* Nothing, or an object without members: many clients send one. */
+static bool body_is_empty(const struct api_request *request)
+{
+    static const char blank[] = " \t\r\n";
+    const char *text = request->body + strspn(request->body, blank);
+    if (strncmp(text, "{}", 2) == 0)
+        text += 2;
+    text += strspn(text, blank);
+    return text == request->body + request->body_len;
+}
+
+static void act(struct api_request *request, struct api_answer *answer, enum job_action action)
+{
+    if (!body_is_empty(request)) {
+        problem_set(answer, PROBLEM_BAD_REQUEST, "%s takes no body", request->route->path);
+        return;
+    }
+    if (!can_write(request, answer))
+        return;
+    struct err err = {0};
+    struct job_row job = {0};
+    int rc = jobs_act(request->daemon->jobs, request->id, action, &job, &err);
+    if (rc) {
+        problem_set_err(answer, rc, &err);
+        return;
+    }
+    answer_job(request, answer, 202, &job);
+    answer->next = API_AFTER_COMMIT;
+}
+
+void api_jobs_cancel(struct api_request *request, struct api_answer *answer)
+{
+    act(request, answer, ACTION_CANCEL);
+}
+
+void api_jobs_pause(struct api_request *request, struct api_answer *answer)
+{
+    act(request, answer, ACTION_PAUSE);
+}
+
+void api_jobs_resume(struct api_request *request, struct api_answer *answer)
+{
+    act(request, answer, ACTION_RESUME);
+}
+
+void api_jobs_checkpoint(struct api_request *request, struct api_answer *answer)
+{
+    act(request, answer, ACTION_CHECKPOINT);
+}

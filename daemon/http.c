@@ -1,0 +1,290 @@
+#include "daemon/http.h"
+
+#include "daemon/http_internal.h"
+#include "daemon/jobs.h"
+#include "daemon/loop.h"
+#include "daemon/problem.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "proto/base/mem.h"
+#include <assert.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { TICK_MS = 250, FAREWELL_MS = 500 };
+
+static const struct http_limits default_limits = {
+    .connections = 256,
+    .streams = 64,
+    .held = 64,
+    .request_ms = 10000,
+    .answer_ms = 60000,
+    .comment_ms = 15000,
+    .stall_ms = 30000,
+};
+
+/* --- connections and their deadlines --- */
+
+void http_conn_phase(struct http_conn *conn, enum http_phase phase)
+{
+    conn->phase = phase;
+    conn->since_ms = clock_monotonic_ms();
+}
+
+struct http_conn *http_conn_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)
+        ->socket_context;
+}
+
+/* libmicrohttpd then sees the end of the connection and closes it. */
+void http_conn_shut(struct http *http, struct http_conn *conn)
+{
+    if (conn->shut)
+        return;
+    conn->shut = true;
+    http->stats.timeouts++;
+    shutdown(conn->fd, SHUT_RDWR);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *http = context;
+    struct http_conn *conn = *state;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (!conn)
+            return;
+        HTTP_LIST_REMOVE(http->conns, conn);
+        http->stats.connections--;
+        free(conn);
+        *state = NULL;
+        return;
+    }
+    conn = mem_zeroed(1, sizeof(*conn));
+    if (!conn)
+        return;
+    conn->fd =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    http_conn_phase(conn, HTTP_RECEIVING);
+    HTTP_LIST_ADD(http->conns, conn);
+    http->stats.connections++;
+    *state = conn;
+}
+
+static void conns_tick(struct http *http, int64_t now_ms)
+{
+    for (struct http_conn *conn = http->conns; conn; conn = conn->next) {
+        int64_t age_ms = now_ms - conn->since_ms;
+        if ((conn->phase == HTTP_RECEIVING && age_ms > http->limits.request_ms) ||
+            (conn->phase == HTTP_SENDING && age_ms > http->limits.answer_ms))
+            http_conn_shut(http, conn);
+    }
+}
+
+/* --- held requests --- */
+
+static void resume_held(struct http_request *request)
+{
+    http_release_held(request);
+    MHD_resume_connection(request->connection);
+}
+
+/* Requests that wait for an event: of job id, or (NULL) those whose time is over. */
+static void wake_waiting(struct http *http, const char *id, int64_t now_ms)
+{
+    struct http_request *next;
+    for (struct http_request *request = http->held; request; request = next) {
+        next = request->next;
+        if (request->stage != STAGE_WAIT)
+            continue;
+        if (id && strcmp(request->api.id, id) != 0)
+            continue;
+        if (!id && request->hold_until_ms > now_ms)
+            continue;
+        request->api.expired = request->hold_until_ms <= now_ms;
+        resume_held(request);
+    }
+}
+
+void http_after_commit(struct http *http, bool commit_ok)
+{
+    struct http_request *next;
+    for (struct http_request *request = http->held; request; request = next) {
+        next = request->next;
+        if (request->stage != STAGE_COMMIT)
+            continue;
+        if (!commit_ok)
+            problem_set(&request->answer, PROBLEM_NOT_COMMITTED,
+                        "nothing was changed: the database could not be written");
+        resume_held(request);
+    }
+}
+
+/* --- on the loop --- */
+
+static void on_readable(void *context, int fd)
+{
+    (void)fd;
+    struct http *http = context;
+    MHD_run(http->mhd);
+}
+
+static void on_tick(void *context)
+{
+    struct http *http = context;
+    int64_t now = clock_monotonic_ms();
+    wake_waiting(http, NULL, now);
+    http_streams_tick(http, now);
+    conns_tick(http, now);
+    MHD_run(http->mhd); /* at the connection limit it listens again only when it runs */
+}
+
+static void on_job(void *context, const char *id)
+{
+    struct http *http = context;
+    wake_waiting(http, id, clock_monotonic_ms());
+    http_streams_wake(http, id);
+}
+
+/* Requests that libmicrohttpd has read but not handled yet do not show in its descriptor. */
+static int64_t before_wait(void *context)
+{
+    struct http *http = context;
+    MHD_UNSIGNED_LONG_LONG timeout_ms;
+    if (MHD_get_timeout(http->mhd, &timeout_ms) != MHD_YES)
+        return http->held_commits ? 0 : -1;
+    if (timeout_ms > 0)
+        return http->held_commits ? 0 : (int64_t)timeout_ms;
+    MHD_run(http->mhd);
+    return 0;
+}
+
+/* --- life --- */
+
+static void on_message(void *context, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
+
+static void on_message(void *context, const char *format, va_list args)
+{
+    (void)context;
+    char text[512];
+    vsnprintf(text, sizeof(text), format, args);
+    text[strcspn(text, "\n")] = '\0';
+    log_debug("libmicrohttpd: %s", text);
+}
+
+/* http_on_uri keeps the raw path and the checks decode it; libmicrohttpd's own decoding would
+ * hide %00. */
+static size_t leave_escaped(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context, (void)connection;
+    return strlen(text);
+}
+
+static int start_mhd(struct http *http, struct err *err)
+{
+    http->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        http_on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
+        MHD_OPTION_LISTEN_SOCKET, http->listen_fd, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri,
+        http, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+        http_on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
+        MHD_OPTION_CONNECTION_LIMIT, http->limits.connections,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_MEMORY_BYTES,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+    if (!http->mhd)
+        return err_set(err, ERR_INTERNAL, "libmicrohttpd did not start on %s",
+                       http->daemon->config.listen);
+    http->listen_fd = -1;
+    http->epoll_fd = MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    return 0;
+}
+
+static void load_dashboard(struct http *http)
+{
+    struct err err = {0};
+    const char *dir = http->daemon->config.web_dir;
+    if (!dir)
+        log_info("no dashboard: no folder is configured");
+    else if (http_files_load(&http->files, dir, &err))
+        log_warn("no dashboard: %s", err.text);
+}
+
+int http_create(struct http **out, struct daemon *daemon, struct err *err)
+{
+    assert(api_route_count() < HTTP_ROUTE_STATIC);
+    *out = NULL;
+    struct http *http = mem_zeroed(1, sizeof(*http));
+    if (!http)
+        return err_set(err, ERR_NO_MEMORY, "http: out of memory");
+    http->daemon = daemon;
+    http->listen_fd = http->timer = -1;
+    http->limits = default_limits;
+    int rc = http_listen(http, err);
+    if (!rc)
+        rc = start_mhd(http, err);
+    if (!rc)
+        rc = loop_add_fd(daemon->loop, http->epoll_fd, on_readable, http, err);
+    if (rc) {
+        if (http->mhd)
+            MHD_stop_daemon(http->mhd);
+        if (http->listen_fd >= 0)
+            close(http->listen_fd);
+        free(http);
+        return rc;
+    }
+    load_dashboard(http);
+    http->timer = loop_add_timer(daemon->loop, TICK_MS, on_tick, http);
+    loop_set_before_wait(daemon->loop, before_wait, http);
+    jobs_set_listener(daemon->jobs, on_job, http);
+    if (strncmp(http->listen_host, "127.", 4) != 0 &&
+        strcmp(http->listen_host, "localhost") != 0 && strcmp(http->listen_host, "::1") != 0)
+        log_warn("listening on %s in plain HTTP: the token can be read on the network",
+                 daemon->config.listen);
+    *out = http;
+    return 0;
+}
+
+/* Lets answers that are on their way go out, for at most FAREWELL_MS. */
+static void farewell(struct http *http)
+{
+    int64_t until = clock_monotonic_ms() + FAREWELL_MS;
+    for (;;) {
+        MHD_run(http->mhd);
+        bool busy = http->streams != NULL;
+        for (struct http_conn *conn = http->conns; conn; conn = conn->next)
+            busy |= conn->phase == HTTP_SENDING || conn->phase == HTTP_HELD;
+        int64_t left = until - clock_monotonic_ms();
+        if (!busy || left <= 0)
+            return;
+        struct pollfd ready = {.fd = http->epoll_fd, .events = POLLIN};
+        poll(&ready, 1, left < 20 ? (int)left : 20);
+    }
+}
+
+void http_destroy(struct http *http)
+{
+    if (!http)
+        return;
+    http->closing = true;
+    jobs_set_listener(http->daemon->jobs, NULL, NULL);
+    loop_set_before_wait(http->daemon->loop, NULL, NULL);
+    loop_remove_timer(http->daemon->loop, http->timer);
+    loop_remove_fd(http->daemon->loop, http->epoll_fd);
+    http_after_commit(http, false);
+    wake_waiting(http, NULL, INT64_MAX);
+    http_streams_wake(http, NULL);
+    farewell(http);
+    MHD_stop_daemon(http->mhd);
+    http_files_release(&http->files);
+    free(http);
+}
+
+uint16_t http_port(const struct http *http) { return http->port; }
+
+void http_stats(const struct http *http, struct http_stats *out) { *out = http->stats; }

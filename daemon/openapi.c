@@ -1,0 +1,260 @@
+#include "daemon/openapi.h"
+
+#include "daemon/api.h"
+#include "daemon/problem.h"
+#include "proto/json/json.h"
+#include "proto/msg/schema.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STAMP "{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}"
+#define WHOLE "{\"type\":\"integer\",\"minimum\":0}"
+#define REAL_OR_NULL "{\"type\":[\"number\",\"null\"]}"
+#define COLUMN "{\"type\":\"array\",\"items\":" REAL_OR_NULL "}"
+#define JOB_ID "{\"type\":\"string\",\"pattern\":\"^[0-9a-f]{16}$\"}"
+
+/* Shapes of the answers. JobSpec is added from the option tables. */
+static const struct {
+    const char *name;
+    const char *schema; /* JSON text */
+} components[] = {
+    {"State",
+     "{\"type\":\"string\",\"enum\":[\"queued\",\"starting\",\"running\",\"pausing\","
+     "\"paused\",\"retry_wait\",\"cancelling\",\"succeeded\",\"failed\",\"cancelled\"]}"},
+    {"Progress", "{\"type\":\"object\",\"properties\":{\"step\":" WHOLE ",\"steps\":" WHOLE
+                 ",\"tokens\":" WHOLE ",\"loss\":" REAL_OR_NULL ",\"eval_loss\":" REAL_OR_NULL
+                 ",\"tokens_per_s\":" REAL_OR_NULL ",\"eta_s\":" REAL_OR_NULL
+                 "},\"required\":[\"step\",\"steps\",\"tokens\",\"loss\",\"eval_loss\","
+                 "\"tokens_per_s\",\"eta_s\"]}"},
+    {"Job",
+     "{\"type\":\"object\",\"properties\":{\"id\":" JOB_ID
+     ",\"name\":{\"type\":\"string\"},\"state\":{\"$ref\":\"#/components/schemas/State\"},"
+     "\"reason\":{\"type\":\"string\",\"description\":\"why it is in this state\"},"
+     "\"priority\":{\"type\":\"integer\"},\"attempt\":{\"type\":\"integer\",\"minimum\":0,"
+     "\"description\":\"0 before the first\"},\"failures\":" WHOLE
+     ",\"progress\":{\"$ref\":\"#/components/schemas/Progress\"},"
+     "\"slots\":{\"type\":\"object\",\"properties\":{\"cores\":" WHOLE ",\"gpus\":" WHOLE "}},"
+     "\"last_seq\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"seq of the last "
+     "event; a "
+     "stream that starts here (Last-Event-ID) misses nothing\"},\"created\":" STAMP
+     ",\"updated\":" STAMP ",\"started\":" STAMP ",\"finished\":" STAMP ",\"retry_at\":" STAMP
+     "},\"required\":[\"id\",\"name\",\"state\",\"reason\",\"attempt\",\"progress\",\"last_"
+     "seq\"]}"},
+    {"JobDetail",
+     "{\"allOf\":[{\"$ref\":\"#/components/schemas/Job\"},{\"type\":\"object\",\"properties\":{"
+     "\"folder\":{\"type\":\"string\",\"description\":\"the job's folder on the daemon's "
+     "machine\"},"
+     "\"spec\":{\"$ref\":\"#/components/schemas/"
+     "JobSpec\"}},\"required\":[\"folder\",\"spec\"]}]}"},
+    {"JobPage",
+     "{\"type\":\"object\",\"properties\":{\"jobs\":{\"type\":\"array\",\"items\":{\"$ref\":"
+     "\"#/components/schemas/Job\"}},\"next_after\":{\"type\":[\"integer\",\"null\"],"
+     "\"description\":\"after of the next page; null on the last\"}},"
+     "\"required\":[\"jobs\",\"next_after\"]}"},
+    {"DryRun", "{\"type\":\"object\",\"properties\":{\"estimate\":{\"type\":\"object\","
+               "\"description\":\"parameters, memory in bytes, FLOPs\"},\"spec\":{\"$ref\":"
+               "\"#/components/schemas/JobSpec\"}},\"required\":[\"estimate\",\"spec\"]}"},
+    {"Series", "{\"type\":\"object\",\"properties\":{\"step\":" COLUMN ",\"eval_step\":" COLUMN
+               "},\"additionalProperties\":" COLUMN "}"},
+    {"Topology",
+     "{\"type\":\"object\",\"properties\":{\"refreshes\":{\"type\":\"array\",\"items\":{"
+     "\"type\":"
+     "\"object\",\"properties\":{\"refresh\":" WHOLE ",\"step\":" WHOLE
+     ",\"zeta\":" REAL_OR_NULL
+     ",\"layers\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"properties\":{\"name\":{"
+     "\"type\":\"string\"},\"density\":" REAL_OR_NULL ",\"removed\":" WHOLE
+     ",\"changed_groups\":" WHOLE ",\"flip_rate\":" REAL_OR_NULL ",\"explored\":" REAL_OR_NULL
+     ",\"patterns\":{\"type\":[\"array\",\"null\"],\"items\":" WHOLE "},\"dead_columns\":" WHOLE
+     ",\"hash\":{\"type\":\"string\"}}}}}}}},\"required\":[\"refreshes\"]}"},
+    {"Checkpoints",
+     "{\"type\":\"object\",\"properties\":{\"checkpoints\":{\"type\":\"array\",\"items\":{"
+     "\"type\":"
+     "\"object\",\"properties\":{\"step\":" WHOLE ",\"bytes\":" WHOLE ",\"loss\":" REAL_OR_NULL
+     ",\"path\":{\"type\":\"string\"},\"time\":" STAMP "}}}},\"required\":[\"checkpoints\"]}"},
+    {"Event",
+     "{\"type\":\"object\",\"properties\":{\"seq\":{\"type\":\"integer\",\"minimum\":1},"
+     "\"time\":{\"type\":\"string\",\"format\":\"date-time\"},\"type\":{\"type\":\"string\","
+     "\"enum\":[\"start\",\"step\",\"refresh\",\"eval\",\"checkpoint\",\"warning\","
+     "\"mask_repair\",\"done\"]}},\"required\":[\"seq\",\"type\"]}"},
+    {"Events",
+     "{\"type\":\"object\",\"properties\":{\"events\":{\"type\":\"array\",\"items\":{\"$ref\":"
+     "\"#/components/schemas/Event\"}},\"last_seq\":" WHOLE
+     ",\"state\":{\"$ref\":\"#/components/schemas/State\"}},"
+     "\"required\":[\"events\",\"last_seq\",\"state\"]}"},
+    {"Schema", "{\"type\":\"object\"}"},
+    {"Health", "{\"type\":\"object\",\"properties\":{\"status\":{\"const\":\"ok\"}},"
+               "\"required\":[\"status\"]}"},
+    {"Ready",
+     "{\"type\":\"object\",\"properties\":{\"ready\":{\"const\":true},\"version\":{\"type\":"
+     "\"string\"},\"uptime_s\":" WHOLE ",\"slots\":{\"type\":\"object\",\"properties\":{"
+     "\"cores\":" WHOLE ",\"cores_used\":" WHOLE ",\"gpus\":" WHOLE ",\"gpus_used\":" WHOLE
+     "}}},\"required\":[\"ready\",\"version\",\"slots\"]}"},
+    {"Problem", "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\",\"format\":"
+                "\"uri\"},\"title\":"
+                "{\"type\":\"string\"},\"status\":{\"type\":\"integer\"},\"detail\":{\"type\":"
+                "\"string\"},\"code\":"
+                "{\"$ref\":\"#/components/schemas/"
+                "ProblemCode\"},\"errors\":{\"type\":\"array\",\"description\":"
+                "\"all faults of the "
+                "request\",\"items\":{\"type\":\"object\",\"properties\":{\"field\":{\"type\":"
+                "\"string\",\"description\":\"JSON pointer into the body, or ?option of the "
+                "query\"},\"reason\":{"
+                "\"type\":\"string\"}},\"required\":[\"field\",\"reason\"]}}},"
+                "\"required\":[\"type\",\"title\",\"status\",\"detail\",\"code\"]}"},
+};
+
+static void print_components(struct buf *out)
+{
+    buf_puts(out, "{\"securitySchemes\":{\"token\":{\"type\":\"http\",\"scheme\":\"bearer\","
+                  "\"description\":\"the 64 hex digits in STATE/token\"}},"
+                  "\"responses\":{\"Problem\":{\"description\":\"what is wrong, by RFC 9457\","
+                  "\"content\":{\"application/problem+json\":{\"schema\":{\"$ref\":"
+                  "\"#/components/schemas/Problem\"}}}}},\"schemas\":{");
+    for (size_t i = 0; i < sizeof(components) / sizeof(components[0]); i++)
+        buf_printf(out, "\"%s\":%s,", components[i].name, components[i].schema);
+    buf_puts(out, "\"ProblemCode\":{\"type\":\"string\",\"enum\":[");
+    for (int i = 0; i < PROBLEM_COUNT; i++)
+        buf_printf(out, "%s\"%s\"", i ? "," : "", problem_code((enum problem)i));
+    buf_puts(out, "]},\"JobSpec\":");
+    spec_schema(out);
+    buf_puts(out, "}}");
+}
+
+static void print_option_schema(const struct api_option *option, struct buf *out)
+{
+    if (option->type == API_BOOL)
+        buf_puts(out, "{\"type\":\"integer\",\"enum\":[0,1]");
+    else if (option->type == API_INT)
+        buf_printf(out, "{\"type\":\"integer\",\"minimum\":%lld,\"maximum\":%lld",
+                   (long long)option->min, (long long)option->max);
+    else
+        buf_printf(out, "{\"type\":\"string\",\"minLength\":%lld,\"maxLength\":%lld",
+                   (long long)option->min, (long long)option->max);
+    if (option->def) {
+        buf_puts(out, ",\"default\":");
+        if (option->type == API_TEXT)
+            json_print_string(option->def, out);
+        else
+            buf_puts(out, option->def);
+    }
+    buf_puts(out, "}");
+}
+
+/* Appends the options as parameters; *comma goes before the first. */
+static void print_options(const struct api_option *options, const char *where,
+                          const char **comma, struct buf *out)
+{
+    for (const struct api_option *o = options; o && o->name; o++) {
+        buf_printf(out, "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":false,\"description\":",
+                   *comma, o->name, where);
+        json_print_string(o->help, out);
+        buf_puts(out, ",\"schema\":");
+        print_option_schema(o, out);
+        buf_puts(out, "}");
+        *comma = ",";
+    }
+}
+
+static void print_parameters(const struct api_route *route, struct buf *out)
+{
+    const char *comma = "";
+    buf_puts(out, "\"parameters\":[");
+    if (strchr(route->path, '{')) {
+        buf_puts(out,
+                 "{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":" JOB_ID "}");
+        comma = ",";
+    }
+    print_options(route->options, "query", &comma, out);
+    print_options(route->headers, "header", &comma, out);
+    buf_puts(out, "],");
+}
+
+static void print_content(const struct api_good *good, struct buf *out)
+{
+    buf_printf(out, "\"%s\":{\"schema\":", good->type);
+    if (good->schema)
+        buf_printf(out, "{\"$ref\":\"#/components/schemas/%s\"}}", good->schema);
+    else
+        buf_puts(out, "{\"type\":\"string\"}}");
+}
+
+static void print_responses(const struct api_route *route, struct buf *out)
+{
+    const struct api_good *good = &route->good, *other = &route->other;
+    bool same_status = other->status == good->status;
+    buf_printf(out, "\"responses\":{\"%d\":{\"description\":", good->status);
+    json_print_string(good->when && !same_status ? good->when : route->summary, out);
+    buf_puts(out, ",\"content\":{");
+    print_content(good, out);
+    if (same_status) {
+        buf_puts(out, ",");
+        print_content(other, out);
+    }
+    buf_puts(out, "}}");
+    if (other->status && !same_status) {
+        buf_printf(out, ",\"%d\":{\"description\":", other->status);
+        json_print_string(other->when, out);
+        buf_puts(out, ",\"content\":{");
+        print_content(other, out);
+        buf_puts(out, "}}");
+    }
+    buf_puts(out, ",\"default\":{\"$ref\":\"#/components/responses/Problem\"}}");
+}
+
+static void print_operation(const struct api_route *route, struct buf *out)
+{
+    char method[8];
+    snprintf(method, sizeof(method), "%s", route->method);
+    for (char *c = method; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    buf_printf(out, "\"%s\":{\"operationId\":\"%s\",\"summary\":", method, route->name);
+    json_print_string(route->summary, out);
+    buf_puts(out, ",");
+    if (route->open)
+        buf_puts(out, "\"security\":[],");
+    print_parameters(route, out);
+    if (route->body) {
+        const struct api_good body = {.type = "application/json", .schema = route->body};
+        buf_puts(out, "\"requestBody\":{\"required\":true,\"content\":{");
+        print_content(&body, out);
+        buf_puts(out, "}},");
+    }
+    print_responses(route, out);
+    buf_puts(out, "}");
+}
+
+static bool path_printed(const struct api_route *route)
+{
+    for (const struct api_route *other = api_routes; other < route; other++)
+        if (strcmp(other->path, route->path) == 0)
+            return true;
+    return false;
+}
+
+void openapi_print(struct buf *out)
+{
+    buf_puts(
+        out,
+        "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"hebb\",\"version\":\"" HEBB_VERSION
+        "\",\"summary\":\"Pre-training of N:M sparse LLaMA-style models as a service\","
+        "\"license\":{\"name\":\"MIT\",\"identifier\":\"MIT\"}},\"servers\":[{\"url\":\"/\"}],"
+        "\"security\":[{\"token\":[]}],\"paths\":{");
+    for (const struct api_route *route = api_routes; route->path; route++) {
+        if (path_printed(route))
+            continue;
+        buf_printf(out, "%s\"%s\":{", route == api_routes ? "" : ",", route->path);
+        const char *comma = "";
+        for (const struct api_route *same = route; same->path; same++) {
+            if (strcmp(same->path, route->path) != 0)
+                continue;
+            buf_puts(out, comma);
+            print_operation(same, out);
+            comma = ",";
+        }
+        buf_puts(out, "}");
+    }
+    buf_puts(out, "},\"components\":");
+    print_components(out);
+    buf_puts(out, "}");
+}
