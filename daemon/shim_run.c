@@ -153,9 +153,10 @@ static void kill_all(struct shim *shim, const char *why)
 
 static void on_signal(struct shim *shim, int signal)
 {
-    if (signal != SIGTERM && signal != SIGINT)
+    bool stop = signal == SIGTERM || signal == SIGINT;
+    if (!stop && signal != SIGQUIT)
         return;
-    if (shim->kill_at_ms == 0) {
+    if (stop && shim->kill_at_ms == 0) {
         shim->kill_at_ms = clock_monotonic_ms() + (int64_t)shim->options->grace_s * 1000;
         kill(shim->program, SIGUSR1);
     } else
@@ -215,7 +216,8 @@ int shim_run(const struct shim_options *options, struct err *err)
     sigemptyset(&watched);
     sigaddset(&watched, SIGTERM);
     sigaddset(&watched, SIGINT);
-    sigaddset(&watched, SIGHUP);
+    sigaddset(&watched, SIGHUP); /* ignored: the daemon's terminal is not ours */
+    sigaddset(&watched, SIGQUIT);
     sigaddset(&watched, SIGCHLD);
     sigprocmask(SIG_BLOCK, &watched, NULL);
     setsid(); /* fails for the leader of a group, which is as good */

@@ -106,7 +106,7 @@ int store_jobs_active(struct store *store,
 int store_jobs_launched(struct store *store,
                         int (*each)(void *context, const struct job_row *job), void *context,
                         struct err *err);
-int store_jobs_due(struct store *store, int64_t now_ms,
+int store_jobs_due(struct store *store, int64_t now_ms, int64_t wait_max_ms,
                    int (*each)(void *context, const struct job_row *job), void *context,
                    struct err *err);
 int store_jobs_head(struct store *store, struct job_row *out, bool *found, struct err *err);

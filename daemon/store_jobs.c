@@ -294,19 +294,20 @@ int store_jobs_launched(struct store *store,
     return code == 0 ? each_row(&query, each, context, err) : code;
 }
 
-int store_jobs_due(struct store *store, int64_t now_ms,
+int store_jobs_due(struct store *store, int64_t now_ms, int64_t wait_max_ms,
                    int (*each)(void *context, const struct job_row *job), void *context,
                    struct err *err)
 {
     struct query query;
     int code =
         query_read(&query, store, &store->state,
-                   "SELECT " JOB_COLUMNS
-                   " FROM jobs WHERE state = 'retry_wait' AND retry_at_ms <= ? ORDER BY row",
+                   "SELECT " JOB_COLUMNS " FROM jobs WHERE state = 'retry_wait' AND "
+                                         "retry_at_ms NOT BETWEEN ? + 1 AND ? ORDER BY row",
                    err);
     if (code != 0)
         return code;
     query_int(&query, now_ms);
+    query_int(&query, now_ms + wait_max_ms);
     return each_row(&query, each, context, err);
 }
 

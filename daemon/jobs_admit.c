@@ -1,0 +1,163 @@
+/* Admission: what the option tables cannot know. */
+#include "daemon/jobs_internal.h"
+#include "proto/base/log.h"
+#include <glob.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static void __attribute__((format(printf, 3, 4)))
+add_fault(struct spec_faults *faults, const char *field, const char *format, ...)
+{
+    if (faults->count < SPEC_FAULTS_MAX) {
+        struct spec_fault *fault = &faults->items[faults->count];
+        va_list args;
+        va_start(args, format);
+        snprintf(fault->field, sizeof fault->field, "%s", field);
+        vsnprintf(fault->reason, sizeof fault->reason, format, args);
+        va_end(args);
+    }
+    faults->count++;
+}
+
+/* path and root are canonical. */
+static bool under(const char *path, const char *root)
+{
+    size_t len = strlen(root);
+    return strncmp(path, root, len) == 0 &&
+           (path[len] == '/' || path[len] == '\0' || root[len - 1] == '/');
+}
+
+static bool under_roots(const struct daemon_config *config, const char *path)
+{
+    char canonical[PATH_MAX];
+    if (realpath(path, canonical) == NULL)
+        return false;
+    for (size_t i = 0; i < config->data_root_count; i++)
+        if (under(canonical, config->data_roots[i]))
+            return true;
+    return false;
+}
+
+/* What an absolute path or glob stands for: every match must be under a root, whatever links it
+ * goes through. */
+static int check_absolute(const struct jobs *jobs, const char *pattern, struct err *err)
+{
+    glob_t found;
+    int rc = glob(pattern, GLOB_NOSORT, NULL, &found);
+    if (rc == GLOB_NOMATCH)
+        return err_set(err, ERR_NOT_FOUND, "'%s' matches no file", pattern);
+    if (rc != 0)
+        return err_set(err, ERR_IO, "'%s' cannot be read", pattern);
+    int code = 0;
+    if (found.gl_pathc > JOBS_MATCHES_MAX)
+        code = err_set(err, ERR_LIMIT, "'%s' matches %zu files, at most %d are possible",
+                       pattern, (size_t)found.gl_pathc, (int)JOBS_MATCHES_MAX);
+    for (size_t i = 0; code == 0 && i < found.gl_pathc; i++)
+        if (!under_roots(&jobs->daemon->config, found.gl_pathv[i]))
+            code = err_set(err, ERR_INVALID, "'%s' is not under a data root of the daemon",
+                           found.gl_pathv[i]);
+    globfree(&found);
+    return code;
+}
+
+/* out gets the absolute form; a relative path is looked for under each root in turn. */
+static int resolve_path(const struct jobs *jobs, const char *path, char out[FSX_PATH_MAX],
+                        struct err *err)
+{
+    const struct daemon_config *config = &jobs->daemon->config;
+    if (config->data_root_count == 0)
+        return err_set(err, ERR_INVALID, "the daemon has no data root (hebbd --data-root)");
+    if (path[0] == '/') {
+        int code = fsx_path(out, err, "%s", path);
+        return code == 0 ? check_absolute(jobs, path, err) : code;
+    }
+    int code = 0;
+    for (size_t i = 0; i < config->data_root_count; i++) {
+        code = fsx_path(out, err, "%s/%s", config->data_roots[i], path);
+        if (code == 0)
+            code = check_absolute(jobs, out, err);
+        if (code != ERR_NOT_FOUND)
+            return code;
+    }
+    return err_set(err, ERR_NOT_FOUND, "'%s' matches no file under the daemon's data roots",
+                   path);
+}
+
+static void admit_paths(const struct jobs *jobs, const struct str_list *list, const char *field,
+                        struct spec_faults *faults)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        char item[OPT_STRING_MAX], path[FSX_PATH_MAX];
+        struct err why;
+        snprintf(item, sizeof item, "%s/%zu", field, i);
+        if (resolve_path(jobs, list->items[i], path, &why) != 0)
+            add_fault(faults, item, "%s", why.text);
+    }
+}
+
+void jobs_slots_needed(const struct job_spec *spec, int64_t *cores, int64_t *gpus)
+{
+    *cores = spec->resources.ranks * spec->resources.threads;
+    *gpus = strcmp(spec->resources.device, "cuda") == 0 ? spec->resources.ranks : 0;
+}
+
+void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faults *faults)
+{
+    const struct daemon_config *config = &jobs->daemon->config;
+    int64_t cores, gpus;
+    jobs_slots_needed(spec, &cores, &gpus);
+    if (cores > config->cores)
+        add_fault(faults, "/resources/ranks",
+                  "%lld ranks of %lld threads take %lld cores; the daemon has %d",
+                  (long long)spec->resources.ranks, (long long)spec->resources.threads,
+                  (long long)cores, config->cores);
+    if (gpus > config->gpus)
+        add_fault(faults, "/resources/device",
+                  "%lld ranks on cuda take %lld GPUs; the daemon has %d",
+                  (long long)spec->resources.ranks, (long long)gpus, config->gpus);
+    if (launcher_find(spec->resources.launcher) == NULL)
+        add_fault(faults, "/resources/launcher", "'%s' is not a launcher of this daemon",
+                  spec->resources.launcher);
+    admit_paths(jobs, &spec->data.train, "/data/train", faults);
+    admit_paths(jobs, &spec->data.validation, "/data/validation", faults);
+}
+
+static int resolve_list(const struct jobs *jobs, struct str_list *list, struct err *err)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        char path[FSX_PATH_MAX];
+        int code = resolve_path(jobs, list->items[i], path, err);
+        if (code != 0)
+            return code;
+        char *copy = strdup(path);
+        if (copy == NULL)
+            return err_set(err, ERR_NO_MEMORY, "data paths: out of memory");
+        free(list->items[i]);
+        list->items[i] = copy;
+    }
+    return 0;
+}
+
+int jobs_resolve(struct jobs *jobs, const struct job_spec *spec, struct job_spec *out,
+                 struct err *err)
+{
+    struct buf text;
+    buf_init(&text, 4 * SPEC_BODY_MAX);
+    spec_print(spec, &text);
+    int code = text.failed
+                   ? err_set(err, ERR_LIMIT, "the job is longer than %zu bytes", text.max)
+                   : spec_parse(out, text.data, text.len, NULL, err);
+    buf_release(&text);
+    if (code != 0)
+        return code;
+    code = resolve_list(jobs, &out->data.train, err);
+    if (code == 0)
+        code = resolve_list(jobs, &out->data.validation, err);
+    if (code != 0)
+        spec_release(out);
+    return code;
+}
