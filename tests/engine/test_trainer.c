@@ -126,7 +126,7 @@ static void setup(struct world *world, const struct trainer_config *config, int 
     write_text(world->path);
     for (int r = 0; r < size; r++) {
         world->ranks[r].comm = comms[r];
-        open_rank(&world->ranks[r], world->path, "text", 0.22, config, device, threads);
+        open_rank(&world->ranks[r], world->path, "text", 0.2, config, device, threads);
     }
 }
 
@@ -214,7 +214,7 @@ static void evaluation_takes_every_window_once_or_an_even_choice(void **state)
     double loss = 0;
     setup(&world, &config, 1, "cpu", 1);
     size_t windows = dataset_windows(world.ranks[0].data, SPLIT_VALIDATION);
-    assert_true(windows > 10 && windows % config.micro_batch != 0); /* the last pass not full */
+    assert_true(windows > 16); /* several passes; of 10 windows the last pass is not full */
     assert_int_equal(trainer_evaluate(only(&world), 0, &loss, &tokens, NULL), 0);
     assert_true(fabs(loss - mean_loss(&world.ranks[0], windows)) < REGROUPED);
     assert_int_equal(trainer_evaluate(only(&world), 10, &loss, &tokens, NULL), 0);
