@@ -1,0 +1,46 @@
+/* The commands that talk to the daemon: one row each. */
+#include "daemon/cli/cli.h"
+
+#define ID_HELP "ID is a job's id, or as many of its first digits as name one job only.\n"
+
+const struct command cli_commands[] = {
+    {"submit", "FILE [--watch] [--dry-run] [--json] [--idempotency-key KEY]",
+     "submit a job; FILE - reads standard input", command_submit,
+     "Prints the job's id. docs/jobspec.md and `hebb spec` say what a job may hold.\n"
+     "  --watch                follow the job to its end, as `hebb watch` does\n"
+     "  --dry-run              print parameters, memory and FLOPs; start nothing\n"
+     "  --json                 print the daemon's answer (with --watch: the events)\n"
+     "  --idempotency-key KEY  a repeat with the same key and file gives the same job\n"},
+    {"jobs", "[--state STATE] [--name TEXT] [--limit N] [--json]", "list jobs, newest first",
+     command_jobs,
+     "  --state STATE  only these, separated by commas: queued starting running pausing\n"
+     "                 paused retry_wait cancelling succeeded failed cancelled\n"
+     "  --name TEXT    only jobs whose name holds TEXT\n"
+     "  --limit N      at most N jobs (50)\n"
+     "  --json         print the daemon's answer\n"},
+    {"show", "ID [--json]", "show one job: state, progress, folder, settings", command_show,
+     ID_HELP},
+    {"watch", "ID [--json]", "follow a job to its end; ctrl-C detaches, the job goes on",
+     command_watch,
+     ID_HELP
+     "A bar on a terminal, lines elsewhere. Exit code: 0 succeeded, 1 failed or cancelled,\n"
+     "130 after ctrl-C.\n"
+     "  --json  print every event from the first on, one JSON object a line\n"},
+    {"logs", "ID [-f] [--attempt N]", "print what the workers wrote", command_logs,
+     ID_HELP "  -f, --follow   go on as the log grows, until the job ends\n"
+             "  --attempt N    of attempt N; otherwise of the last one\n"},
+    {"cancel", "ID [--wait] [--json]", "end a job for good", command_cancel,
+     ID_HELP "  --wait  until it has ended\n"},
+    {"pause", "ID [--wait] [--json]", "save a checkpoint, stop, and free the slots",
+     command_pause, ID_HELP "  --wait  until it is paused\n"},
+    {"resume", "ID [--wait] [--json]", "queue a paused job again", command_resume,
+     ID_HELP "  --wait  until it runs\n"},
+    {"checkpoint", "ID [--wait] [--json]", "ask a running job for a checkpoint now",
+     command_checkpoint, ID_HELP "  --wait  until the checkpoint is on disk\n"},
+    {"spec", "[--json | --markdown]", "print what a job may hold, with defaults and bounds",
+     command_spec,
+     "  --json      as a JSON Schema\n"
+     "  --markdown  as docs/jobspec.md\n"
+     "Without an option: a table. Needs no daemon.\n"},
+    {0},
+};
