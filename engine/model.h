@@ -1,9 +1,11 @@
 /* A LLaMA-style model: parameters, forward, backward.
  *
- * Parameters live in four slabs of equal length (weights, gradients, first and second moments), each
- * parameter a range in all four; an N:M matrix takes dout * din * N / M entries there and its codes in a
- * fifth slab. The target matrices (q, k, v, o, gate, up, down of every block) are N:M, or dense when
- * n == m; embedding, head and norms are dense. Names are Hugging Face's. */
+ * Parameters live in four slabs of equal length (weights, gradients, first and second moments),
+ * each parameter a range in all four that starts at a multiple of 16 entries (gaps stay zero);
+ * an N:M matrix takes dout * din * N / M entries there and its codes in a fifth slab. The
+ * target matrices (q, k, v, o, gate, up, down of every block) are N:M, or dense when n == m;
+ * embedding, head and norms are dense. Names are Hugging Face's.
+ */
 #ifndef HEBB_ENGINE_MODEL_H
 #define HEBB_ENGINE_MODEL_H
 
@@ -30,18 +32,21 @@ struct param {
 
 struct model {
     struct model_shape shape;
-    struct device *dev;        /* not owned */
-    struct param *params;      /* (param_count), in file order: embed, layers, norm, head */
+    struct device *dev;   /* not owned */
+    struct param *params; /* (param_count), in file order: embed, layers, norm, head */
     size_t param_count;
-    size_t count;              /* entries of each slab */
-    real *weights, *grads, *moment1, *moment2; /* (count) each; grads, moments NULL for inference */
-    uint16_t *codes;           /* all codes of all targets, in params order */
+    size_t count; /* entries of each slab */
+    real *weights, *grads, *moment1,
+        *moment2;    /* (count) each; grads, moments NULL for inference */
+    uint16_t *codes; /* all codes of all targets, in params order */
     size_t code_count;
-    struct pattern_table *patterns; /* NULL for a dense model */
+    struct pattern_table *patterns;     /* NULL for a dense model */
     struct model_private *private_data; /* activations, pointers per layer */
 };
 
-/* Bytes of each part, a pure function of the arguments; the same numbers as model_create takes. */
+/* Bytes of each part, a pure function of the arguments: what model_create allocates, without
+ * the directory of parameters. The shape must pass model_shape_check and the device be one of
+ * this build. */
 struct model_bytes {
     size_t weights, codes, packs, gradients, optimizer, activations, scratch;
 };
@@ -50,16 +55,17 @@ struct model_bytes {
  * ERR_INVALID names field, value and reason. */
 int model_shape_check(const struct model_shape *shape, struct err *err);
 
-/* rows = sequences * context of one pass. training: gradients, moments and saved activations too. */
+/* rows = sequences * context of one pass. training: gradients, moments and saved activations
+ * too. */
 int model_create(struct model **out, struct device *dev, const struct model_shape *shape,
                  size_t batch, size_t context, bool training, struct err *err);
 void model_destroy(struct model *model);
 void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
                  const struct model_shape *shape, size_t batch, size_t context, bool training);
 
-/* Weights N(0, s^2): embedding and head s = 0.02; a target s = sqrt(1 / fan_in_active) with fan_in_active =
- * din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1. Masks uniform over the legal patterns.
- * Pure function of the seed. */
+/* Weights N(0, s^2): embedding and head s = 0.02; a target s = sqrt(1 / fan_in_active) with
+ * fan_in_active = din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1. Masks uniform
+ * over the legal patterns. Pure function of the seed. */
 void model_init(struct model *model, uint64_t seed);
 
 /* After codes changed (refresh, load): rebuilds the devices' packs. */
@@ -71,7 +77,8 @@ void model_loss(struct model *model, const int32_t *tokens, const int32_t *targe
                 size_t batch, size_t context);
 void model_forward_backward(struct model *model, const int32_t *tokens, const int32_t *targets,
                             real *loss, real scale, size_t batch, size_t context);
-/* logits (count, vocab) of rows first .. first + count - 1 of the flattened (batch, context). */
+/* logits (count, vocab) of rows first .. first + count - 1 of the flattened (batch, context).
+ */
 void model_logits(struct model *model, const int32_t *tokens, real *logits, size_t batch,
                   size_t context, size_t first, size_t count);
 

@@ -21,8 +21,8 @@ enum layer_param {
 /* Every parameter starts at a multiple of this many entries (a cache line of floats). */
 enum { MODEL_PARAM_ALIGN = 16 };
 
-/* What forward leaves for backward in one block. R = batch * context rows; all act but rstd, lse.
- * Normed inputs and the SwiGLU product are not kept: backward makes them again. */
+/* What forward leaves for backward in one block. R = batch * context rows; all act but rstd,
+ * lse. Normed inputs and the SwiGLU product are not kept: backward makes them again. */
 struct layer_saved {
     real *x;         /* (R, hidden) input of the block */
     real *rstd_in;   /* (R) */
@@ -39,11 +39,11 @@ struct work {
     real *cosine, *sine; /* (context, head_dim / 2) */
     real *out;           /* (R, hidden) output of the last block */
     real *norm;          /* (R, hidden) */
-    real *branch;        /* (R, hidden) a branch's output before its residual; backward: d norm */
-    real *rstd_out;      /* (R) */
-    real *wide;          /* (R, intermediate) SwiGLU's product; backward: its gradient */
-    real *dx;            /* (R, hidden) gradient along the residual stream */
-    real *dgate, *dup;   /* (R, intermediate); share their memory with the next line */
+    real *branch;      /* (R, hidden) a branch's output before its residual; backward: d norm */
+    real *rstd_out;    /* (R) */
+    real *wide;        /* (R, intermediate) SwiGLU's product; backward: its gradient */
+    real *dx;          /* (R, hidden) gradient along the residual stream */
+    real *dgate, *dup; /* (R, intermediate); share their memory with the next line */
     real *dq, *datt, *dk, *dv; /* (R, hidden) twice, (R, kv) twice */
 };
 
@@ -69,10 +69,7 @@ static inline size_t model_kv_dim(const struct model_shape *shape)
     return shape->kv_heads * model_head_dim(shape);
 }
 
-static inline bool model_sparse(const struct model_shape *shape)
-{
-    return shape->n < shape->m;
-}
+static inline bool model_sparse(const struct model_shape *shape) { return shape->n < shape->m; }
 
 static inline struct param *model_layer_param(const struct model *model, size_t layer,
                                               enum layer_param kind)
@@ -92,16 +89,18 @@ static inline real *model_grad(const struct model *model, const struct param *pa
 
 size_t model_param_count(const struct model_shape *shape);
 
-/* Writes all parameters with names, shapes and offsets (nm NULL) into params (model_param_count), which may
- * be NULL; *count gets the slab's entries, *codes the number of codes. False on overflow. */
+/* Writes all parameters with names, shapes and offsets (nm NULL) into params
+ * (model_param_count), which may be NULL; *count gets the slab's entries, *codes the number of
+ * codes. False on overflow. */
 bool model_params_fill(struct param *params, const struct model_shape *shape, size_t *count,
                        size_t *codes);
 
-/* Sets the pointers of saved (layers entries if training, else 1), scratch and work into base, which may be
- * NULL (sizes only; then saved may be NULL too). *count gets the elements of real. False on overflow. */
+/* Sets the pointers of saved (layers entries if training, else 1), scratch and work into base,
+ * which may be NULL (sizes only; then saved may be NULL too). *count gets the elements of real.
+ * False on overflow. */
 bool model_layout(struct layer_saved *saved, struct layer_saved *scratch, struct work *work,
-                  real *base, const struct ops *ops, const struct model_shape *shape, size_t batch,
-                  size_t context, bool training, size_t *count);
+                  real *base, const struct ops *ops, const struct model_shape *shape,
+                  size_t batch, size_t context, bool training, size_t *count);
 
 /* Bytes of one target's pack in the pack slab, rounded to MEM_ALIGN. */
 size_t model_pack_size(const struct ops *ops, size_t dout, size_t din, unsigned n, unsigned m);
@@ -109,8 +108,8 @@ size_t model_pack_size(const struct ops *ops, size_t dout, size_t din, unsigned 
 void model_limits(struct device_limits *out, const struct model_shape *shape, size_t batch,
                   size_t context);
 
-/* Runs all blocks and the final norm; returns its output, act (batch * context, hidden), valid until the next
- * pass. keep: what backward needs stays in saved and work.out. */
+/* Runs all blocks and the final norm; returns its output, act (batch * context, hidden), valid
+ * until the next pass. keep: what backward needs stays in saved and work.out. */
 real *model_forward(struct model *model, const int32_t *tokens, size_t batch, size_t context,
                     bool keep);
 

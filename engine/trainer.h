@@ -1,5 +1,6 @@
-/* Training: one step at a time. The trainer owns model, optimizer state, refresher and position; the caller owns
- * device, data set and collective interface, and gets told what happened through a struct of callbacks. */
+/* Training: one step at a time. The trainer owns model, optimizer state, refresher and
+ * position; the caller owns device, data set and collective interface, and gets told what
+ * happened through a struct of callbacks. */
 #ifndef HEBB_ENGINE_TRAINER_H
 #define HEBB_ENGINE_TRAINER_H
 
@@ -14,25 +15,25 @@ struct trainer_config {
     struct model_shape shape;
     struct method_config method;
     size_t steps, warmup;
-    size_t batch;            /* sequences per step over all ranks; batch % comm->size == 0 */
-    size_t micro_batch;      /* sequences per pass; divides batch / ranks */
+    size_t batch;       /* sequences per step over all ranks; batch % comm->size == 0 */
+    size_t micro_batch; /* sequences per pass; divides batch / ranks */
     size_t context;
     uint64_t seed;
-    const char *optimizer;   /* a registry row; NULL: "adamw" */
+    const char *optimizer; /* a registry row; NULL: "adamw" */
     double lr, min_lr_ratio, beta1, beta2, eps, weight_decay, grad_clip; /* grad_clip 0: off */
 };
 
 struct step_result {
-    size_t step;             /* 1-based: steps done */
-    double loss;             /* mean over all tokens of all ranks, before the update */
-    double grad_norm;        /* before clipping */
+    size_t step;      /* 1-based: steps done */
+    double loss;      /* mean over all tokens of all ranks, before the update */
+    double grad_norm; /* before clipping */
     double lr;
-    size_t tokens;           /* of this step over all ranks */
-    bool refreshed;          /* a refresh followed this step */
-    size_t refresh;          /* its number */
+    size_t tokens;  /* of this step over all ranks */
+    bool refreshed; /* a refresh followed this step */
+    size_t refresh; /* its number */
     double zeta;
-    double refresh_ms;       /* wall time of the refresh, the comparison of masks included */
-    size_t repaired;         /* matrices whose masks differed between ranks and were repaired */
+    double refresh_ms; /* wall time of the refresh, the comparison of masks included */
+    size_t repaired;   /* matrices whose masks differed between ranks and were repaired */
 };
 
 struct trainer {
@@ -42,39 +43,42 @@ struct trainer {
     const struct dataset *data;
     const struct optimizer *optimizer;
     struct model *model;
-    struct refresher *refresher;   /* NULL unless the method refreshes */
-    size_t step;                   /* optimizer steps done */
-    size_t refresh;                /* refreshes done */
-    uint64_t tokens;               /* tokens seen */
-    int32_t *inputs, *targets;     /* (micro_batch, context) */
-    real *losses;                  /* (micro_batch * context) */
+    struct refresher *refresher; /* NULL unless the method refreshes */
+    size_t step;                 /* optimizer steps done */
+    size_t refresh;              /* refreshes done */
+    uint64_t tokens;             /* tokens seen */
+    int32_t *inputs, *targets;   /* (micro_batch, context) */
+    real *losses;                /* (micro_batch * context) */
 };
 
-/* data may be NULL for a trainer that only loads; trainer_step and trainer_evaluate then answer ERR_INVALID.
- * Weights and masks are initialised from the seed. ERR_INVALID names field, value and reason. config is copied; what
- * its strings point to must outlive the trainer. */
-int trainer_create(struct trainer **out, const struct trainer_config *config, struct device *dev,
-                   struct comm *comm, const struct dataset *data, struct err *err);
+/* data may be NULL for a trainer that only loads; trainer_step and trainer_evaluate then answer
+ * ERR_INVALID. Weights and masks are initialised from the seed. ERR_INVALID names field, value
+ * and reason. config is copied; what its strings point to must outlive the trainer. */
+int trainer_create(struct trainer **out, const struct trainer_config *config,
+                   struct device *dev, struct comm *comm, const struct dataset *data,
+                   struct err *err);
 void trainer_destroy(struct trainer *trainer);
 
-/* One optimizer step: gradients over batch / ranks sequences in passes of micro_batch, all-reduce of the
- * active gradients, clip, update, then the refresh if one is due. Step s (0-based) takes samples s * batch to
- * (s + 1) * batch - 1 of the data's order, each rank a contiguous share: the step does not depend on ranks and
- * micro_batch but for rounding. A loss or gradient norm that is not finite is ERR_INVALID, on every rank, and the
- * step is not applied: weights, moments and position are those of before; only the gradients are lost. After an
- * error of the refresh the trainer is not to be used further. What fails on one rank fails on all. Allocates
- * nothing. */
+/* One optimizer step: gradients over batch / ranks sequences in passes of micro_batch,
+ * all-reduce of the active gradients, clip, update, then the refresh if one is due. Step s
+ * (0-based) takes samples s * batch to (s + 1) * batch - 1 of the data's order, each rank a
+ * contiguous share: the step does not depend on ranks and micro_batch but for rounding. A loss
+ * or gradient norm that is not finite is ERR_INVALID, on every rank, and the step is not
+ * applied: weights, moments and position are those of before; only the gradients are lost.
+ * After an error of the refresh the trainer is not to be used further. What fails on one rank
+ * fails on all. Allocates nothing. */
 int trainer_step(struct trainer *trainer, const struct refresh_observer *observer,
                  struct step_result *result, struct err *err);
 
-/* Mean validation loss over `sequences` windows (0: all; else spread evenly over the split, at most all), shared
- * over the ranks; *tokens is their number of targets. ERR_NOT_FOUND without a validation split. */
+/* Mean validation loss over `sequences` windows (0: all; else spread evenly over the split, at
+ * most all), shared over the ranks; *tokens is their number of targets. ERR_NOT_FOUND without a
+ * validation split. */
 int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, size_t *tokens,
                      struct err *err);
 
 /* Learning rate of 1-based step: lr * step / warmup up to step = warmup, then
- * lr * (r + (1 - r) (1 + cos(pi (step - warmup) / (steps - warmup))) / 2) with r = min_lr_ratio,
- * which ends at r * lr on the last step. Loshchilov & Hutter 2017, eq. 5. */
+ * lr * (r + (1 - r) (1 + cos(pi (step - warmup) / (steps - warmup))) / 2) with r =
+ * min_lr_ratio, which ends at r * lr on the last step. Loshchilov & Hutter 2017, eq. 5. */
 double trainer_lr(const struct trainer_config *config, size_t step);
 
 #endif
