@@ -23,6 +23,8 @@ struct method_config {
     double temperature_start, temperature_end;
     enum score_rule score;
     enum repair_rule repair;
+    double mpr;            /* motif pattern revisitation: probability that a group which lost a link may not take its old
+                              pattern again; 0: off */
 };
 
 /* What a refresh did to one matrix. */

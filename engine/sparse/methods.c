@@ -11,13 +11,17 @@ static void configure_set(struct method_config *config)
     config->removal = REMOVAL_MAGNITUDE;
     config->soft = false;
     config->score = SCORE_RANDOM;
+    config->mpr = 0;
 }
+
+/* CPAL 2026, in the row layout: the refresh without motif pattern revisitation. */
+static void configure_chts24(struct method_config *config) { config->mpr = 0; }
 
 static const struct method methods[] = {
     {.name = "dense"},
     {.name = "static", .sparse = true},
     {.name = "set", .sparse = true, .refreshes = true, .configure = configure_set},
-    {.name = "chts24", .sparse = true, .refreshes = true},
+    {.name = "chts24", .sparse = true, .refreshes = true, .configure = configure_chts24},
 };
 
 const struct method *method_table(size_t *count)

@@ -87,9 +87,12 @@ void removal_run(struct refresh_job *job);
 void score_run(struct refresh_job *job);
 
 /* Sets the codes: per group the legal pattern that holds all survivors and has the largest sum of scores over its other
- * columns; of equal ones the lowest code. The sums are compared exactly. */
+ * columns; of equal ones the lowest code. The sums are compared exactly. With probability mpr a group that lost a link has its
+ * old pattern taken out of the candidates (preprint 202605.0851, 3.4). */
 void project_run(struct refresh_job *job);
 uint16_t project_group(const double *score, uint16_t survivors, unsigned n, unsigned m);
+/* The same without the pattern `barred` among the candidates; survivors has less than n columns. */
+uint16_t project_group_barred(const double *score, uint16_t survivors, uint16_t barred, unsigned n, unsigned m);
 
 /* Moves values and moments from codes_before to codes; new links get weight 0. Fills count, marks both masks explored. */
 void repair_run(struct refresh_job *job);

@@ -21,7 +21,7 @@ enum {
     VOCAB_BLOCK = 64,
     LOGIT_ROWS = 4,
     SCORE_PANEL = 64,           /* rows of regrowth scores in work */
-    REFRESHER_BYTES = 216,      /* engine/sparse: struct refresher */
+    REFRESHER_BYTES = 224,      /* engine/sparse: struct refresher */
     REFRESH_TARGET_BYTES = 112, /* struct refresh_target */
     REFRESH_COUNT_BYTES = 24,   /* struct refresh_count, one for 32 rows */
     REFRESH_ROWS = 32,

@@ -15,7 +15,8 @@ struct golden_case {
     struct method_config config;
     unsigned n, m, bits;
     size_t shapes[FIXTURE_MATRICES_MAX][2];
-    size_t count, refreshes, interval;
+    size_t count, refreshes;
+    double mpr; /* set past configure: no method of today has it */
     char method[32], name[96];
 };
 
@@ -54,11 +55,11 @@ static bool read_case(FILE *file, struct golden_case *c)
     if (fscanf(file, " case %95[^\n]", c->name) != 1)
         return false;
     assert_int_equal(
-        fscanf(file, "%31s %lu %u %u %zu %zu %lf %lf %15s %u %lf %lf %15s %u %zu %zu",
+        fscanf(file, "%31s %lu %u %u %zu %zu %lf %lf %15s %u %lf %lf %15s %u %zu %zu %lf",
                c->method, &c->config.seed, &c->n, &c->m, &c->config.steps, &c->config.interval,
                &c->config.until, &c->config.zeta, removal, &soft, &c->config.temperature_start,
-               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes),
-        16);
+               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes, &c->mpr),
+        17);
     c->config.name = c->method;
     c->config.removal = removal_of(removal);
     c->config.score = score_of(score);
@@ -128,6 +129,7 @@ static size_t run_case(FILE *file, struct golden_case *c, unsigned threads)
         assert_codes(file, &f.nms[t]);
     }
     assert_int_equal(refresher_create(&refresher, &c->config, &f.model, &err), 0);
+    refresher->config.mpr = c->mpr;
     for (size_t round = 1; round <= c->refreshes; round++) {
         struct check check = {.file = file, .f = &f, .c = c, .round = round};
         const struct refresh_observer observer = {.context = &check, .matrix = assert_matrix};
@@ -154,8 +156,8 @@ static void run_all(unsigned threads)
     }
     assert_int_equal(fgetc(file), EOF);
     fclose(file);
-    assert_int_equal(cases, 11);
-    assert_int_equal(matrices, 96);
+    assert_int_equal(cases, 14);
+    assert_int_equal(matrices, 116);
 }
 
 static void refresh_masks_equal_the_reference(void **state)

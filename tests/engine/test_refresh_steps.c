@@ -369,8 +369,8 @@ static void projection_is_the_best_legal_pattern_of_all(void **state)
                 const unsigned old =
                     table->mask[philox_u32(&stream, stream.round++) % table->count];
                 const unsigned survivors = old & philox_u32(&stream, stream.round++);
-                double most = -1;
-                size_t best = 0, equal = 0;
+                double most = -1, second = -1;
+                size_t best = 0, other = 0, equal = 0;
                 for (size_t p = 0; p < table->count; p++) {
                     double sum = 0;
                     for (unsigned k = 0; k < n; k++) {
@@ -385,6 +385,26 @@ static void projection_is_the_best_legal_pattern_of_all(void **state)
                     }
                 }
                 ties += equal > 0;
+                for (size_t p = 0; p < table->count; p++) {
+                    double sum = 0;
+                    for (unsigned k = 0; k < n; k++) {
+                        const unsigned c = table->column[p * n + k];
+                        sum += score[c] + (survivors >> c & 1 ? 100000 : 0);
+                    }
+                    if (p != best && sum > second) {
+                        second = sum;
+                        other = p;
+                    }
+                }
+                if (__builtin_popcount(survivors) < (int)n) {
+                    const uint16_t barred = table->mask[best], elsewhere = table->mask[other];
+                    assert_int_equal(
+                        project_group_barred(score, (uint16_t)survivors, barred, n, m),
+                        elsewhere);
+                    assert_int_equal(
+                        project_group_barred(score, (uint16_t)survivors, elsewhere, n, m),
+                        barred);
+                }
                 assert_int_equal(project_group(score, (uint16_t)survivors, n, m),
                                  table->mask[best]);
             }

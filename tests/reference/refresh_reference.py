@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 GOLDEN = "tests/golden/refresh_masks.txt"
-INIT_WEIGHT, INIT_MASK, REMOVAL, REGROWTH = 1, 2, 3, 4
+INIT_WEIGHT, INIT_MASK, REMOVAL, REGROWTH, MPR = 1, 2, 3, 4, 5
 MASK32 = (1 << 32) - 1
 
 
@@ -130,8 +130,8 @@ def scores_of(case, t, rnd, left):
     return scores * np.array(chance) if case["soft"] else scores
 
 
-def projected(case, left, before, scores):
-    """Step 4 and 5 by trying every pattern: survivors are worth more than all scores together, in exact integers."""
+def projected(case, t, rnd, left, before, scores):
+    """Step 4, 5 and 6 by trying every pattern: survivors are worth more than all scores together, in exact integers."""
     n, m = case["n"], case["m"]
     patterns = legal_patterns(n, m)
     after = before.copy()
@@ -147,8 +147,12 @@ def projected(case, left, before, scores):
                 assert (1 << 200) % denominator == 0
             boost = sum(exact) + 1
             worth = [exact[c] + boost * int(left[o, first + c]) for c in range(m)]
-            sums = [sum(worth[c] for c in cols) for cols in patterns]
-            best = patterns[sums.index(max(sums))]  # the first of equal ones
+            candidates = patterns
+            if uniform(case["seed"], MPR, t, rnd, (o * left.shape[1] + first) // m) < case["mpr"]:
+                old = tuple(c for c in range(m) if before[o, first + c])
+                candidates = [cols for cols in patterns if cols != old]
+            sums = [sum(worth[c] for c in cols) for cols in candidates]
+            best = candidates[sums.index(max(sums))]  # the first of equal ones
             after[o, group] = 0
             after[o, [first + c for c in best]] = 1
     return after
@@ -160,9 +164,10 @@ def codes_of(mask, n, m):
     return [code[tuple(int(c) for c in np.nonzero(g)[0])] for g in flat]
 
 
-def case(name, method, n, m, shapes, score, removal="magnitude", soft=True, bits=24, zeta=0.3, seed=1, refreshes=4):
+def case(name, method, n, m, shapes, score, removal="magnitude", soft=True, bits=24, zeta=0.3, seed=1, refreshes=4,
+         mpr=0.0):
     return dict(name=name, method=method, n=n, m=m, shapes=shapes, score=score, removal=removal, soft=soft, bits=bits,
-                zeta=zeta, seed=seed, refreshes=refreshes, steps=100, interval=15, until=0.75, t0=1.0, t1=9.0)
+                zeta=zeta, seed=seed, refreshes=refreshes, mpr=mpr, steps=100, interval=15, until=0.75, t0=1.0, t1=9.0)
 
 
 CASES = [
@@ -177,6 +182,10 @@ CASES = [
     case("7:16 soft ch2", "chts24", 7, 16, [(10, 48)], "ch2-l3n", refreshes=2),
     case("1:4 everything dropped", "chts24", 1, 4, [(12, 16)], "ch2-l3n", zeta=1.0),
     case("1:4 one row, one group", "chts24", 1, 4, [(1, 4), (1, 64), (65, 4)], "ch2-l3n", zeta=0.9),
+    case("1:4 soft ch2 with revisitation", "chts24", 1, 4, [(40, 24), (16, 68)], "ch2-l3n", mpr=0.5, seed=12),
+    case("2:4 hard ch3 with ties, always another pattern", "chts24", 2, 4, [(30, 32), (9, 64)], "ch3-l3n", soft=False,
+         bits=3, mpr=1.0),
+    case("5:8 random with revisitation", "set", 5, 8, [(20, 40)], "random", soft=False, mpr=0.75, zeta=0.6),
 ]
 
 
@@ -184,7 +193,7 @@ def run_case(c, out):
     out.append(f"case {c['name']}")
     out.append(f"{c['method']} {c['seed']} {c['n']} {c['m']} {c['steps']} {c['interval']} {c['until']} {c['zeta']} "
                f"{c['removal']} {int(c['soft'])} {c['t0']} {c['t1']} {c['score']} {c['bits']} "
-               f"{len(c['shapes'])} {c['refreshes']}")
+               f"{len(c['shapes'])} {c['refreshes']} {c['mpr']}")
     masks, seen = [], []
     for t, (dout, din) in enumerate(c["shapes"]):
         masks.append(initial_mask(c["seed"], t, dout, din, c["n"], c["m"]))
@@ -197,7 +206,7 @@ def run_case(c, out):
             before = masks[t]
             weights = drawn_weights(c["seed"], t, rnd, dout, din, c["bits"])
             left, removed = survivors_of(c, t, rnd, step, weights, before)
-            after = projected(c, left, before, scores_of(c, t, rnd, left))
+            after = projected(c, t, rnd, left, before, scores_of(c, t, rnd, left))
             assert (after.reshape(-1, c["m"]).sum(axis=1) == c["n"]).all() and (after >= left).all()
             seen[t] |= after
             changed = int((after != before).reshape(-1, c["m"]).any(axis=1).sum())
