@@ -23,6 +23,7 @@ static const struct {
 };
 
 /* Formats into a copy first: the arguments may point into err->text. */
+__attribute__((format(printf, 2, 0))) /* clang asks for it */
 static void err_format(struct err *err, const char *format, va_list args)
 {
     char text[ERR_TEXT_MAX];
