@@ -31,7 +31,7 @@ struct table {
 void table_init(struct table *table, size_t columns, unsigned right);
 void table_release(struct table *table);
 void table_row(struct table *table, const char *const *cells); /* copies */
-/* Two spaces between columns, none at the end of a line. False if a row was lost. */
+/* Two spaces between columns. False if a row was lost. */
 bool table_print(const struct table *table, FILE *out);
 
 /* What is known of a run; a negative number is not known. */
