@@ -57,6 +57,7 @@ static const struct meta_field method_fields[] = {
     {"temperature_end", META_REAL, FIELD(method.temperature_end), NULL},
     {"score", META_RULE, FIELD(method.score), score_rule_names},
     {"repair", META_RULE, FIELD(method.repair), repair_rule_names},
+    {"mpr", META_REAL, FIELD(method.mpr), NULL},
     {0},
 };
 

@@ -1,5 +1,6 @@
 #include "engine/trainer.h"
 #include "engine/optim/optim.h"
+#include "proto/base/clock.h"
 #include "proto/base/mem.h"
 #include <assert.h>
 #include <math.h>
@@ -180,6 +181,7 @@ static int refresh(struct trainer *trainer, const struct refresh_observer *obser
 {
     if (!trainer->refresher || !refresher_due(trainer->refresher, trainer->step))
         return 0;
+    double began = clock_monotonic_s();
     result->refreshed = true;
     result->refresh = ++trainer->refresh;
     result->zeta = refresher_zeta(trainer->refresher, trainer->step);
@@ -187,6 +189,7 @@ static int refresh(struct trainer *trainer, const struct refresh_observer *obser
     rc = comm_agree(trainer->comm, rc, NULL, err);
     if (rc == 0)
         rc = masks_agree(trainer->model, trainer->comm, &result->repaired, err);
+    result->refresh_ms = (clock_monotonic_s() - began) * 1000;
     return rc;
 }
 
