@@ -43,9 +43,9 @@ export const getText = async (path) => (await checked(await send(path))).text();
 export const post = async (path) => (await checked(await send(path, { method: 'POST' }))).json();
 
 // Server-sent events through fetch, since EventSource can't carry a token. Calls onEvent({id, type,
-// data}) for each and onState('live' | 'waiting') on changes; reconnects with Last-Event-ID until
-// `signal` aborts.
-export async function stream(path, lastId, onEvent, onState, signal) {
+// data}) for each and onState('live' | 'waiting' | 'ended') on changes; reconnects with Last-Event-ID
+// until `signal` aborts or more() says that nothing can come any more.
+export async function stream(path, lastId, { onEvent, onState, more, signal }) {
   let id = lastId;
   let wait = 500;
   while (!signal.aborted) {
@@ -63,6 +63,7 @@ export async function stream(path, lastId, onEvent, onState, signal) {
       if (signal.aborted) return;
       if (error instanceof ApiError && error.status < 500 && error.status !== 429) throw error;
     }
+    if (!more()) { onState('ended'); return; }
     onState('waiting');
     await new Promise((resolve) => { setTimeout(resolve, wait); });
     wait = Math.min(wait * 2, 10000);

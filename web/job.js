@@ -12,6 +12,7 @@ const ACTIONS = [
   { name: 'checkpoint', states: ['running'] },
   { name: 'cancel', states: ['queued', 'starting', 'running', 'pausing', 'paused', 'retry_wait'], danger: true },
 ];
+const CONNECTION = { live: '● live', waiting: '○ reconnecting', ended: 'ended' };
 const FINAL = ['succeeded', 'failed', 'cancelled'];
 
 // Steps and evaluations as columns; a step that comes again (after a resume) replaces what was there.
@@ -112,12 +113,15 @@ export async function jobPage(root, id, signal, setConnection, fail) {
   });
   draw();
 
-  stream(`${path}/events`, job.last_seq, (event) => {
+  function onEvent(event) {
     const data = JSON.parse(event.data);
     if (event.type === 'step') { series.step(data); curvesDirty = true; }
     else if (event.type === 'eval') { series.eval(data); curvesDirty = true; }
     else if (event.type === 'refresh') topology.add(data);
     else if (event.type === 'state' || event.type === 'done') { update().catch(() => {}); return; }
     soon();
-  }, (state) => setConnection(state === 'live' ? '● live' : '○ reconnecting'), signal).catch(fail);
+  }
+  stream(`${path}/events`, job.last_seq, {
+    onEvent, signal, more: () => !FINAL.includes(job.state), onState: (state) => setConnection(CONNECTION[state]),
+  }).catch(fail);
 }
