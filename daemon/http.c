@@ -88,10 +88,16 @@ static void conns_tick(struct http *http, int64_t now_ms)
 
 /* --- held requests --- */
 
+void http_resume(struct http *http, struct MHD_Connection *connection)
+{
+    http->run_due = true;
+    MHD_resume_connection(connection);
+}
+
 static void resume_held(struct http_request *request)
 {
     http_release_held(request);
-    MHD_resume_connection(request->connection);
+    http_resume(request->http, request->connection);
 }
 
 /* Requests that wait for an event: of job id, or (NULL) those whose time is over. */
@@ -127,11 +133,16 @@ void http_after_commit(struct http *http, bool commit_ok)
 
 /* --- on the loop --- */
 
+static void run(struct http *http)
+{
+    http->run_due = false;
+    MHD_run(http->mhd);
+}
+
 static void on_readable(void *context, int fd)
 {
     (void)fd;
-    struct http *http = context;
-    MHD_run(http->mhd);
+    run(context);
 }
 
 static void on_tick(void *context)
@@ -141,7 +152,7 @@ static void on_tick(void *context)
     wake_waiting(http, NULL, now);
     http_streams_tick(http, now);
     conns_tick(http, now);
-    MHD_run(http->mhd); /* at the connection limit it listens again only when it runs */
+    run(http); /* at the connection limit it listens again only when it runs */
 }
 
 static void on_job(void *context, const char *id)
@@ -151,17 +162,19 @@ static void on_job(void *context, const char *id)
     http_streams_wake(http, id);
 }
 
-/* Requests that libmicrohttpd has read but not handled yet do not show in its descriptor. */
+/* What its descriptor does not show: connections that were resumed (without threads the library
+ * wakes nobody), and requests that it has read but not handled. A turn that handles requests
+ * must not sleep before its commit. */
 static int64_t before_wait(void *context)
 {
     struct http *http = context;
     MHD_UNSIGNED_LONG_LONG timeout_ms;
-    if (MHD_get_timeout(http->mhd, &timeout_ms) != MHD_YES)
-        return http->held_commits ? 0 : -1;
-    if (timeout_ms > 0)
-        return http->held_commits ? 0 : (int64_t)timeout_ms;
-    MHD_run(http->mhd);
-    return 0;
+    bool limited = MHD_get_timeout(http->mhd, &timeout_ms) == MHD_YES;
+    if (http->run_due || (limited && timeout_ms == 0)) {
+        run(http);
+        return 0;
+    }
+    return limited ? (int64_t)timeout_ms : -1;
 }
 
 /* --- life --- */
@@ -255,7 +268,7 @@ static void farewell(struct http *http)
 {
     int64_t until = clock_monotonic_ms() + FAREWELL_MS;
     for (;;) {
-        MHD_run(http->mhd);
+        run(http);
         bool busy = http->streams != NULL;
         for (struct http_conn *conn = http->conns; conn; conn = conn->next)
             busy |= conn->phase == HTTP_SENDING || conn->phase == HTTP_HELD;

@@ -120,10 +120,12 @@ struct http {
     struct http_stream *streams;
     struct http_files files;
     struct http_stats stats;
+    bool run_due; /* a connection was resumed: libmicrohttpd must run */
     bool closing;
 };
 
 /* --- http.c --- */
+void http_resume(struct http *http, struct MHD_Connection *connection);
 struct http_conn *http_conn_of(struct MHD_Connection *connection);
 void http_conn_phase(struct http_conn *conn, enum http_phase phase);
 void http_conn_shut(struct http *http, struct http_conn *conn); /* past a deadline */

@@ -18,7 +18,7 @@ static void stream_resume(struct http_stream *stream)
         return;
     stream->suspended = false;
     stream->asked_ms = clock_monotonic_ms();
-    MHD_resume_connection(stream->connection);
+    http_resume(stream->http, stream->connection);
 }
 
 /* Fills stream->out with what is new. False: the store failed and the stream must end. */
