@@ -172,6 +172,7 @@ static void loss_falls_on_repetitive_text(void **state)
         for (size_t c = d == 0 ? 3 : 0; c < sizeof CASES / sizeof CASES[0]; c++) {
             struct world world;
             struct trainer_config config = config_of(CASES[c].method, CASES[c].n, CASES[c].m);
+            config.batch = 4;
             setup(&world, &config, 1, DEVICES[d], 1);
             double first = step_loss(&world.ranks[0]), last = first;
             while (only(&world)->step < config.steps)
@@ -229,7 +230,7 @@ static void evaluation_falls_with_training_and_counts_its_tokens(void **state)
     struct trainer_config config = config_of("chts24", 2, 4);
     size_t tokens = 0, some = 0;
     double before = 0, after = 0, again = 0;
-    setup(&world, &config, 1, "ref", 1);
+    setup(&world, &config, 1, "cpu", 1);
     struct trainer *trainer = only(&world);
     assert_int_equal(trainer_evaluate(trainer, 0, &before, &tokens, NULL), 0);
     assert_int_equal(tokens,
@@ -327,8 +328,8 @@ static void two_ranks_agree_with_each_other_and_with_one(void **state)
     struct world one, two;
     struct thread alone[COMMS_MAX], threads[COMMS_MAX];
     struct trainer_config config = config_of("chts24", 1, 4);
-    setup(&one, &config, 1, "ref", 1);
-    setup(&two, &config, 2, "ref", 1);
+    setup(&one, &config, 1, "cpu", 1);
+    setup(&two, &config, 2, "cpu", 1);
     run_ranks(&one, alone, STEPS);
     run_ranks(&two, threads, STEPS);
     for (int r = 0; r < 2; r++) {
@@ -374,7 +375,7 @@ static void a_mask_that_differs_is_repaired_at_the_refresh(void **state)
     struct world world;
     struct thread threads[COMMS_MAX];
     struct trainer_config config = config_of("chts24", 1, 4);
-    setup(&world, &config, 2, "ref", 1);
+    setup(&world, &config, 2, "cpu", 1);
     struct model *model = world.ranks[1].trainer->model;
     model->codes[0] = (uint16_t)((model->codes[0] + 1) % 4);
     model_repack(model);
@@ -492,7 +493,7 @@ static void a_loss_that_is_not_finite_stops_before_the_update(void **state)
     struct world world;
     struct thread threads[COMMS_MAX];
     struct trainer_config config = config_of("static", 1, 4);
-    setup(&world, &config, 2, "ref", 1);
+    setup(&world, &config, 2, "cpu", 1);
     run_ranks(&world, threads, 2);
     assert_int_equal(threads[0].code, 0);
     struct model *model = world.ranks[0].trainer->model;
