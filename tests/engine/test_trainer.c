@@ -128,6 +128,7 @@ static void setup(struct world *world, const struct trainer_config *config, int 
         world->ranks[r].comm = comms[r];
         open_rank(&world->ranks[r], world->path, "text", 0.2, config, device, threads);
     }
+    unlink(world->path); /* the data set keeps it mapped */
 }
 
 static void teardown(struct world *world)
@@ -135,7 +136,6 @@ static void teardown(struct world *world)
     for (int r = 0; r < world->size; r++)
         close_rank(&world->ranks[r]);
     comms_release(&world->comms);
-    unlink(world->path);
 }
 
 static double step_loss(struct rank *rank)
@@ -440,6 +440,7 @@ static void check_curve(const struct st_file *file, const char *device)
     write_tokens(path, tokens, 4 * config.context + 1);
     comms_init(&comms, &rank.comm, 1);
     open_rank(&rank, path, "raw-uint16", 0, &config, device, 1);
+    unlink(path);
     assert_int_equal(dataset_windows(rank.data, SPLIT_TRAIN), 4);
     golden_load(rank.trainer->model, file);
     for (size_t i = 0; i < config.steps; i++) {
@@ -454,7 +455,6 @@ static void check_curve(const struct st_file *file, const char *device)
     }
     close_rank(&rank);
     comms_release(&comms);
-    unlink(path);
     free(tokens);
     free(losses);
     free(norms);
