@@ -31,7 +31,7 @@ struct watch {
     int64_t since;
     char state[FORMAT_TEXT_MAX];
     struct progress progress;
-    double step_ms;        /* running mean */
+    double step_ms;        /* running mean; speed and ETA follow it */
     int64_t line_ms;       /* when the last line of progress was printed; 0: never */
     bool bar_shown, stale; /* progress changed since it was shown */
     int64_t lost_ms;       /* since when the daemon does not answer; 0: it does */
@@ -117,16 +117,17 @@ static void on_start(struct watch *watch, const cJSON *event)
 
 static void on_step(struct watch *watch, const cJSON *event)
 {
-    static const double old_share = 0.9; /* of the running mean */
-    double step_ms = cli_real(event, "step_ms");
+    static const double old_share = 0.95; /* of the running mean */
+    double step_ms = cli_real(event, "step_ms"), tokens_per_s = cli_real(event, "tokens_per_s");
     watch->progress.step = cli_int(event, "step");
     watch->progress.loss = cli_real(event, "loss");
-    watch->progress.tokens_per_s = cli_real(event, "tokens_per_s");
-    if (step_ms >= 0) {
+    if (step_ms > 0) {
         watch->step_ms = watch->step_ms > 0
                              ? old_share * watch->step_ms + (1 - old_share) * step_ms
                              : step_ms;
+        tokens_per_s *= step_ms / watch->step_ms; /* tokens of a step over its mean time */
     }
+    watch->progress.tokens_per_s = tokens_per_s;
     watch->stale = true;
     if (json_string(event, "nonfinite")) {
         watch_line(watch, "step %" PRId64 ": the loss or its gradient is %s",
@@ -214,8 +215,8 @@ static void take_job(struct watch *watch, const cJSON *job)
         watch->progress = (struct progress){.step = cli_int(progress, "step"),
                                             .steps = cli_int(progress, "steps"),
                                             .loss = cli_real(progress, "loss"),
-                                            .tokens_per_s = cli_real(progress, "tokens_per_s"),
-                                            .eta_s = -1};
+                                            .tokens_per_s = -1,
+                                            .eta_s = -1}; /* both of the steps to come */
         watch->stale = watch->progress.step > 0;
     }
 }
