@@ -109,7 +109,9 @@ static int add_named(struct data_paths *paths, const char *path, struct err *err
 
 static int glob_failed(struct err *err, int status, const char *pattern)
 {
-    if (status == GLOB_NOMATCH)
+    /* GLOB_ERR makes a folder that is not there an abort. */
+    if (status == GLOB_NOMATCH ||
+        (status == GLOB_ABORTED && (errno == ENOENT || errno == ENOTDIR)))
         return err_set(err, ERR_NOT_FOUND, "data: nothing matches %s", pattern);
     if (status == GLOB_NOSPACE)
         return err_set(err, ERR_NO_MEMORY, "data: %s: no memory", pattern);
