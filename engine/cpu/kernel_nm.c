@@ -8,6 +8,33 @@ enum {
 
 INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
+enum { AHEAD = 8, LINE = 64, BLOCK_LINES = CPU_BLOCK * CPU_PANEL * (int)sizeof(float) / LINE };
+
+/* A product visits the features of a block in an order that no hardware prefetcher guesses, so
+ * the next block is asked for while this one is worked on, a few lines at each of its steps. */
+struct prefetch {
+    uintptr_t next; /* may run past the end of the activation: a prefetch reads nothing */
+    size_t lines;   /* of each step */
+};
+
+INLINE struct prefetch prefetch_plan(const float *block, size_t steps)
+{
+    return (struct prefetch){(uintptr_t)block, BLOCK_LINES / (steps + 1) + 1};
+}
+
+/* The lanes of a feature that will be written for the first time some steps later. */
+INLINE void prefetch_write(const float *lanes)
+{
+    UNROLL for (size_t i = 0; i < CPU_PANEL; i += LINE / sizeof(float))
+        __builtin_prefetch(lanes + i, 1);
+}
+
+INLINE void prefetch_step(struct prefetch *plan)
+{
+    for (size_t i = 0; i < plan->lines; i++, plan->next += LINE)
+        __builtin_prefetch((const void *)plan->next);
+}
+
 /* `rows` rows (a constant where inlined) against `count` values each of one column block. */
 INLINE void nm_forward_rows(size_t rows, float *y, const char *x, const float *values,
                             const uint16_t *offsets, size_t kept, size_t count, bool first)
@@ -36,11 +63,18 @@ void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t
         size_t count = min_size(w->block, w->din - column) / w->m * w->n;
         for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
             const char *block = (const char *)(x + column * CPU_PANEL + lane);
+            struct prefetch plan =
+                prefetch_plan(x + (column + w->block) * CPU_PANEL, (last - first) / NM_ROWS);
             size_t o = first;
-            for (; o + NM_ROWS <= last; o += NM_ROWS)
+            for (; o + NM_ROWS <= last; o += NM_ROWS) {
+                prefetch_step(&plan);
+                if (column == 0)
+                    for (size_t i = 0; i < NM_ROWS; i++)
+                        prefetch_write(y + (o + AHEAD + i) * CPU_PANEL);
                 nm_forward_rows(NM_ROWS, y + o * CPU_PANEL + lane, block,
                                 w->values + o * w->kept + start,
                                 w->forward + o * w->kept + start, w->kept, count, column == 0);
+            }
             for (; o < last; o++)
                 nm_forward_rows(1, y + o * CPU_PANEL + lane, block,
                                 w->values + o * w->kept + start,
@@ -72,10 +106,15 @@ void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, s
         const uint8_t *counts = w->counts + row / CPU_BLOCK * w->din;
         bool fresh = row == 0 && !accumulate;
         for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+            struct prefetch plan =
+                prefetch_plan(dy + (row + CPU_BLOCK) * CPU_PANEL, (last - first) * w->m);
             const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
             for (size_t g = first; g < last; g++) {
                 const float *values = w->values + row * w->kept + g * w->n;
                 for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
+                    prefetch_step(&plan);
+                    if (row == 0)
+                        prefetch_write(dx + (column + AHEAD) * CPU_PANEL);
                     nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane,
                               values, links, w->kept, counts[column], fresh);
                     links += counts[column];
@@ -183,7 +222,9 @@ void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *
     size_t count = min_size(w->block, w->din - column) / w->m * w->n;
     for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
         const char *lanes = (const char *)(x + column * CPU_PANEL + lane);
+        struct prefetch plan = prefetch_plan(x + (w->din + column) * CPU_PANEL, last - first);
         for (size_t o = first; o < last; o++) {
+            prefetch_step(&plan);
             vec row[PART];
             UNROLL for (size_t j = 0; j < PART; j++) row[j] =
                 vec_load(dy + o * CPU_PANEL + lane + j * VEC);

@@ -18,8 +18,8 @@
  * some 500 fp32 terms, taken in another order: about sqrt(500) * 2^-24 = 1.3e-6; ten times
  * that. */
 static const double SUM_TOLERANCE = 2e-5;
-/* The exponential kernel's error bound, as its comment states it. */
-static const double EXP_ULP = 2.0;
+/* The exponential kernel's error bound, as its comment states it; 1.01 was measured. */
+static const double EXP_ULP = 1.1;
 
 enum { RESULTS_MAX = 24 };
 
@@ -469,29 +469,42 @@ static void every_op_agrees_with_the_reference(void **state)
     free(list.items);
 }
 
+static void compare_bits(const struct results *want, const struct results *got,
+                         unsigned threads)
+{
+    assert_int_equal(want->count, got->count);
+    for (size_t j = 0; j < want->count; j++)
+        if (memcmp(want->data[j], got->data[j], want->length[j] * sizeof(real)) != 0)
+            fail_msg("%s with %u threads has other bits than with one", want->name[j], threads);
+}
+
 static void bits_do_not_depend_on_the_number_of_threads(void **state)
 {
     (void)state;
     struct case_list list = cases_create();
-    struct device *one = device_open("cpu", NULL);
-    for (unsigned threads = 2; threads <= 3; threads++) {
-        struct pool *pool = NULL;
-        assert_int_equal(pool_create(&pool, threads, NULL), 0);
-        struct device *many = device_open("cpu", pool);
-        for (size_t i = 0; i < list.count; i++) {
-            struct results want = {.count = 0}, got = {.count = 0};
-            list.items[i].run(one, &list.items[i].shape, &want);
-            list.items[i].run(many, &list.items[i].shape, &got);
-            assert_int_equal(want.count, got.count);
-            for (size_t j = 0; j < want.count; j++)
-                if (memcmp(want.data[j], got.data[j], want.length[j] * sizeof(real)) != 0)
-                    fail_msg("%s with %u threads has other bits than with one", want.name[j],
-                             threads);
-            results_release(&want);
+    struct device *one = device_open("cpu", NULL), *many[2];
+    struct pool *pools[2];
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pool_create(&pools[i], i + 2, NULL), 0);
+        many[i] = device_open("cpu", pools[i]);
+    }
+    for (size_t i = 0; i < list.count; i++) {
+        const struct shape *shape = &list.items[i].shape;
+        if (shape->rows > 0 && shape->rows <= CPU_PANEL)
+            continue; /* one panel: little to share out */
+        struct results want = {.count = 0};
+        list.items[i].run(one, shape, &want);
+        for (unsigned k = 0; k < 2; k++) {
+            struct results got = {.count = 0};
+            list.items[i].run(many[k], shape, &got);
+            compare_bits(&want, &got, k + 2);
             results_release(&got);
         }
-        device_destroy(many);
-        pool_destroy(pool);
+        results_release(&want);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        device_destroy(many[i]);
+        pool_destroy(pools[i]);
     }
     device_destroy(one);
     free(list.items);
