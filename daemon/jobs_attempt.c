@@ -169,17 +169,17 @@ static int finish(struct jobs *jobs, struct job_row *job, const struct job_run *
 
 /* --- the start --- */
 
-/* True in *alive if the attempt before this one lives, whatever the rows say: two attempts must
+/* True in *busy if the attempt before this one lives, whatever the rows say: two attempts must
  * never share a folder. */
-static int earlier_lives(const struct launch *launch, const struct launcher *launcher,
-                         bool *alive, struct err *err)
+static int earlier_busy(const struct launch *launch, const struct launcher *launcher,
+                        bool *busy, struct err *err)
 {
     struct launch earlier = *launch;
-    struct launch_status status = {.state = LAUNCH_LOST};
+    struct launch_status status = {.busy = false};
     int code = 0;
     if (--earlier.attempt > 0)
         code = launcher->status(&earlier, &status, err);
-    *alive = status.state == LAUNCH_RUNNING;
+    *busy = status.busy;
     return code;
 }
 
@@ -189,18 +189,17 @@ int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt, 
     struct job_run *run;
     struct launch launch;
     struct err why;
-    bool alive = false;
+    bool busy = false;
     int code = jobs_run_get(jobs, job->id, &run, err);
     if (code == 0)
         code = jobs_path(jobs, job->id, folder, sizeof folder, err);
     if (code != 0)
         return code;
     jobs_launch_init(jobs, run, folder, attempt, &launch);
-    code = earlier_lives(&launch, run->launcher, &alive, err);
-    if (code != 0 || alive) {
-        if (alive)
-            log_warn("job %s: attempt %" PRId64 " waits for the end of the one before", job->id,
-                     attempt);
+    code = earlier_busy(&launch, run->launcher, &busy, err);
+    if (code != 0 || busy) {
+        log_debug("job %s: attempt %" PRId64 " waits for the end of the one before", job->id,
+                  attempt);
         return code;
     }
     int launched = jobs_control_write(jobs, job->id, "run", &why);

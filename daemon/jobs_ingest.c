@@ -17,6 +17,7 @@ struct ingest {
     uint64_t offset; /* of the next line */
     uint64_t seq;    /* of the last line */
     bool added;
+    bool unreadable; /* the disk gives the file no more: what was read is all there will be */
     struct err *err;
 };
 
@@ -104,38 +105,55 @@ static int read_some(struct ingest *ingest, int fd, ssize_t *got)
     do
         *got = pread(fd, jobs->ingest_buffer, EVENT_LINE_MAX, (off_t)ingest->offset);
     while (*got < 0 && errno == EINTR);
-    return *got >= 0 ? 0 : pass_over(ingest, strerror(errno));
+    if (*got >= 0)
+        return 0;
+    *got = 0;
+    ingest->unreadable = true;
+    return pass_over(ingest, strerror(errno));
+}
+
+/* Reads on from ingest->offset; *caught_up: nothing but a line that is still being written is
+ * left. */
+static int take_more(struct ingest *ingest, int fd, uint64_t size, bool *caught_up)
+{
+    ssize_t got = 0;
+    size_t used = 0;
+    uint64_t start = ingest->offset;
+    if (start >= size)
+        return 0;
+    int code = read_some(ingest, fd, &got);
+    if (code != 0 || ingest->unreadable)
+        return code;
+    const char *data = ingest->jobs->ingest_buffer;
+    code = take_lines(ingest, data, (size_t)got, &used);
+    *caught_up =
+        start + (uint64_t)got >= size && memchr(data + used, '\n', (size_t)got - used) == NULL;
+    return code;
 }
 
 int jobs_ingest(struct jobs *jobs, const char *id, bool *caught_up, struct err *err)
 {
     struct ingest ingest = {.jobs = jobs, .id = id, .err = err};
-    uint64_t size = 0, start;
+    uint64_t size = 0, stored;
     int fd = -1;
-    *caught_up = true;
     struct err why;
+    *caught_up = true;
     if (open_events(jobs, id, &fd, &size, &why) != 0)
         return pass_over(&ingest, why.text);
     if (fd < 0)
         return 0;
-    ssize_t got = 0;
-    size_t used = 0;
-    int code = store_event_offset(jobs->store, id, &ingest.offset, &ingest.seq, err);
-    if (code == 0 && size < ingest.offset) {
+    int code = store_event_offset(jobs->store, id, &stored, &ingest.seq, err);
+    ingest.offset = stored;
+    if (code == 0 && size < stored) {
         log_warn("job %s: events.jsonl is shorter than what was read of it; it is read again",
                  id);
         ingest.offset = 0;
     }
-    start = ingest.offset;
-    if (code == 0 && size > start)
-        code = read_some(&ingest, fd, &got);
-    if (code == 0 && got > 0)
-        code = take_lines(&ingest, jobs->ingest_buffer, (size_t)got, &used);
-    if (code == 0 && ingest.offset != start)
+    if (code == 0)
+        code = take_more(&ingest, fd, size, caught_up);
+    if (code == 0 && ingest.offset != stored)
         code = store_event_offset_set(jobs->store, id, ingest.offset, err);
     close(fd);
-    /* A line without its end, at the end of the file, is the worker's to finish. */
-    *caught_up = code == 0 && (used == 0 || start + used >= size);
     if (ingest.added && code == 0)
         jobs_notify(jobs, id);
     return code;

@@ -23,6 +23,8 @@ enum launch_state {
 
 struct launch_status {
     enum launch_state state;
+    bool busy; /* a process of it may still live, whatever state says: the next attempt must
+                  wait */
     struct shim_exit end; /* LAUNCH_EXITED: exit.json; LAUNCH_LOST: code 1 and a reason */
 };
 

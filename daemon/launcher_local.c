@@ -137,30 +137,40 @@ static void say_lost(const struct launch *launch, const char *path, struct shim_
     snprintf(end->reason, sizeof end->reason, "%s", reason);
 }
 
+/* The lock without its shim: a process that outlived a killed shim still holds it. */
+static bool shim_is_gone(const char *path)
+{
+    struct process_identity shim;
+    bool lives;
+    return shim_identity_read(&shim, path, NULL) == 0 &&
+           process_signal(&shim, 0, &lives, NULL) == 0 && !lives;
+}
+
 static int local_status(const struct launch *launch, struct launch_status *out, struct err *err)
 {
-    char path[FSX_PATH_MAX];
+    struct shim_paths paths;
+    char lock[FSX_PATH_MAX];
     bool held;
     struct err why;
     memset(out, 0, sizeof *out);
-    int code = attempt_path(path, launch, "lock", err);
+    int code = shim_paths(&paths, launch->folder, launch->attempt, err);
     if (code == 0)
-        code = fsx_lock_held(&held, path, err);
+        code = attempt_path(lock, launch, "lock", err);
+    if (code == 0)
+        code = fsx_lock_held(&held, lock, err);
     if (code != 0)
         return code;
-    if (held) {
+    out->busy = held;
+    if (held && !shim_is_gone(paths.attempt)) {
         out->state = LAUNCH_RUNNING;
         return 0;
     }
-    if ((code = attempt_path(path, launch, "", err)) != 0)
-        return code;
-    path[strlen(path) - 1] = '\0';
     out->state = LAUNCH_EXITED;
-    code = shim_exit_read(&out->end, path, &why);
+    code = shim_exit_read(&out->end, paths.attempt, &why);
     if (code == 0)
         return 0;
     out->state = LAUNCH_LOST;
-    say_lost(launch, path, &out->end);
+    say_lost(launch, paths.attempt, &out->end);
     if (code != ERR_NOT_FOUND)
         snprintf(out->end.reason, sizeof out->end.reason, "lost: %.*s", SHIM_MESSAGE_MAX - 16,
                  why.text);

@@ -25,8 +25,8 @@ int process_boot_id(char out[PROCESS_BOOT_ID_MAX], struct err *err)
     return code;
 }
 
-/* Parent and start of a process. The name between parentheses may hold anything, so fields
- * count from the last ')'. */
+/* Parent and start of a process; a zombie is none. The name between parentheses may hold
+ * anything, so fields count from the last ')'. */
 static int read_stat(pid_t pid, pid_t *parent, uint64_t *start_ticks)
 {
     char path[64], text[1024];
@@ -44,6 +44,8 @@ static int read_stat(pid_t pid, pid_t *parent, uint64_t *start_ticks)
     int field = 3;
     for (char *word = at != NULL ? strtok_r(at + 1, " ", &save) : NULL; word != NULL;
          word = strtok_r(NULL, " ", &save), field++) {
+        if (field == 3 && (word[0] == 'Z' || word[0] == 'X'))
+            return ERR_NOT_FOUND;
         if (field == 4)
             *parent = (pid_t)strtol(word, NULL, 10);
         if (field == 22) {

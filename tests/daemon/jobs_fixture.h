@@ -23,14 +23,14 @@ struct fixture {
     int64_t deadline_ms;
 };
 
-static bool fixture_commit(struct fixture *f)
+static inline bool fixture_commit(struct fixture *f)
 {
     bool ok = store_commit(f->daemon.store, NULL) == 0;
     jobs_after_commit(f->daemon.jobs, ok);
     return ok;
 }
 
-static void fixture_after_turn(void *context)
+static inline void fixture_after_turn(void *context)
 {
     struct fixture *f = context;
     bool ok = fixture_commit(f);
@@ -40,7 +40,7 @@ static void fixture_after_turn(void *context)
         loop_stop(f->daemon.loop);
 }
 
-static void fixture_start(struct fixture *f)
+static inline void fixture_start(struct fixture *f)
 {
     struct err err = {.text = ""};
     int code = loop_create(&f->daemon.loop, &err);
@@ -53,7 +53,7 @@ static void fixture_start(struct fixture *f)
     loop_set_after_turn(f->daemon.loop, fixture_after_turn, f);
 }
 
-static void fixture_stop(struct fixture *f)
+static inline void fixture_stop(struct fixture *f)
 {
     jobs_destroy(f->daemon.jobs);
     store_close(f->daemon.store);
@@ -63,7 +63,7 @@ static void fixture_stop(struct fixture *f)
     f->daemon.loop = NULL;
 }
 
-static int fixture_setup(void **state)
+static inline int fixture_setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
     char file[128];
@@ -90,7 +90,7 @@ static int fixture_setup(void **state)
     return 0;
 }
 
-static int fixture_teardown(void **state)
+static inline int fixture_teardown(void **state)
 {
     struct fixture *f = *state;
     fixture_stop(f);
@@ -103,8 +103,8 @@ static int fixture_teardown(void **state)
 
 /* Runs the loop until the condition holds at the end of a turn; fails the test when it does not
  * in time. */
-static void fixture_run(struct fixture *f, bool (*until)(struct fixture *f, const char *id),
-                        const char *id)
+static inline void fixture_run(struct fixture *f,
+                               bool (*until)(struct fixture *f, const char *id), const char *id)
 {
     f->until = until;
     f->until_id = id;
@@ -117,7 +117,7 @@ static void fixture_run(struct fixture *f, bool (*until)(struct fixture *f, cons
     assert_true(f->reached);
 }
 
-static void fixture_spec(struct job_spec *spec, const char *name, const char *more)
+static inline void fixture_spec(struct job_spec *spec, const char *name, const char *more)
 {
     char text[1024];
     struct err err;
@@ -128,8 +128,8 @@ static void fixture_spec(struct job_spec *spec, const char *name, const char *mo
 }
 
 /* The id of a new job; committed. */
-static void fixture_submit(struct fixture *f, char id[STORE_ID_MAX], const char *name,
-                           const char *more)
+static inline void fixture_submit(struct fixture *f, char id[STORE_ID_MAX], const char *name,
+                                  const char *more)
 {
     struct job_spec spec;
     struct job_row row;
@@ -143,7 +143,7 @@ static void fixture_submit(struct fixture *f, char id[STORE_ID_MAX], const char 
     memcpy(id, row.id, STORE_ID_MAX);
 }
 
-static struct job_row fixture_job(struct fixture *f, const char *id)
+static inline struct job_row fixture_job(struct fixture *f, const char *id)
 {
     struct job_row job;
     struct err err;
@@ -152,7 +152,7 @@ static struct job_row fixture_job(struct fixture *f, const char *id)
     return job;
 }
 
-static void fixture_act(struct fixture *f, const char *id, enum job_action action)
+static inline void fixture_act(struct fixture *f, const char *id, enum job_action action)
 {
     struct job_row job;
     struct err err;
@@ -161,17 +161,17 @@ static void fixture_act(struct fixture *f, const char *id, enum job_action actio
     assert_true(fixture_commit(f));
 }
 
-static bool until_final(struct fixture *f, const char *id)
+static inline bool until_final(struct fixture *f, const char *id)
 {
     return job_state_final(fixture_job(f, id).state);
 }
 
-static bool until_running(struct fixture *f, const char *id)
+static inline bool until_running(struct fixture *f, const char *id)
 {
     return fixture_job(f, id).state == JOB_RUNNING;
 }
 
-static bool until_paused(struct fixture *f, const char *id)
+static inline bool until_paused(struct fixture *f, const char *id)
 {
     return fixture_job(f, id).state == JOB_PAUSED;
 }
@@ -182,7 +182,7 @@ struct fixture_events {
     bool holes;
 };
 
-static int fixture_count(void *context, uint64_t seq, const char *type, const char *line)
+static inline int fixture_count(void *context, uint64_t seq, const char *type, const char *line)
 {
     struct fixture_events *events = context;
     (void)line;
@@ -196,7 +196,7 @@ static int fixture_count(void *context, uint64_t seq, const char *type, const ch
 }
 
 /* The stored events, and that they are exactly the lines of the file. */
-static struct fixture_events fixture_check_events(struct fixture *f, const char *id)
+static inline struct fixture_events fixture_check_events(struct fixture *f, const char *id)
 {
     struct fixture_events events = {.count = 0};
     char path[FSX_PATH_MAX];
