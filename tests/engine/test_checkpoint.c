@@ -1,0 +1,340 @@
+/* Checkpoints: what is saved comes back, what is damaged is not taken, what does not fit is
+ * refused. */
+#include "tests/engine/checkpoint_fixture.h"
+
+#include "engine/checkpoint_files.h"
+#include "proto/format/manifest.h"
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const FILES[] = {CHECKPOINT_MODEL_FILE, CHECKPOINT_STATE_FILE,
+                                    CHECKPOINT_TRAIN_FILE};
+
+static void save(struct fixture *f)
+{
+    struct err err = {0};
+    uint64_t bytes = 0;
+    if (checkpoint_save(f->trainer, f->folder, &bytes, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_true(bytes > f->trainer->model->count * 3 * sizeof(real));
+}
+
+/* Resumes a fresh trainer of the same configuration from f's folder. */
+static struct trainer *resume(struct fixture *f, bool *found, struct err *warning,
+                              struct err *err, int *rc)
+{
+    struct trainer *fresh;
+    assert_int_equal(
+        trainer_create(&fresh, &f->trainer->config, f->dev, &f->rank.comm, NULL, err), 0);
+    *rc = checkpoint_resume(fresh, f->folder, found, warning, err);
+    return fresh;
+}
+
+static void round_trip(const char *method, unsigned n, unsigned m, bool tied)
+{
+    struct fixture f;
+    struct trainer_config config = fixture_config(method, n, m);
+    struct err warning = {0}, err = {0};
+    bool found = false;
+    int rc;
+    config.shape.tie_embeddings = tied;
+    fixture_open(&f, &config);
+    fixture_fill(&f, 1);
+    save(&f);
+    struct trainer *fresh = resume(&f, &found, &warning, &err, &rc);
+    if (rc != 0)
+        fail_msg("%s", err.text);
+    assert_true(found);
+    assert_int_equal(warning.code, 0);
+    assert_same_state(f.trainer, fresh);
+    trainer_destroy(fresh);
+    fixture_release(&f);
+}
+
+static void resume_gives_back_the_saved_state(void **state)
+{
+    (void)state;
+    round_trip("chts24", 1, 4, false);
+    round_trip("chts24", 2, 4, true);
+    round_trip("set", 3, 8, false);
+    round_trip("static", 1, 4, false);
+    round_trip("dense", 1, 1, false);
+}
+
+/* The whole file. The caller frees. */
+static char *slurp(const char *path, size_t *size)
+{
+    struct buf buf;
+    buf_init(&buf, 1 << 24);
+    assert_int_equal(fsx_read(&buf, path, NULL), 0);
+    *size = buf.len;
+    return buf_detach(&buf);
+}
+
+static void equal_states_give_equal_bytes(void **state)
+{
+    (void)state;
+    struct fixture a, b;
+    struct trainer_config config = fixture_config("chts24", 1, 4);
+    static const char *const names[] = {"model.safetensors", "state.safetensors", "train.json",
+                                        "manifest.json"};
+    fixture_open(&a, &config);
+    config.micro_batch = 2; /* how a step is cut is no part of the state */
+    fixture_open(&b, &config);
+    fixture_fill(&a, 3);
+    fixture_fill(&b, 3);
+    save(&a);
+    save(&b);
+    for (size_t i = 0; i < 4; i++) {
+        char name[64];
+        size_t left_size, right_size;
+        snprintf(name, sizeof name, "step-00000011/%s", names[i]);
+        char *left = slurp(fixture_path(&a, name), &left_size);
+        char *right = slurp(fixture_path(&b, name), &right_size);
+        assert_int_equal(left_size, right_size);
+        assert_memory_equal(left, right, left_size);
+        free(left);
+        free(right);
+    }
+    fixture_release(&a);
+    fixture_release(&b);
+}
+
+static void an_empty_or_missing_folder_has_nothing_to_resume(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct trainer_config config = fixture_config("chts24", 1, 4);
+    struct err err = {0};
+    bool found = true;
+    fixture_open(&f, &config);
+    assert_int_equal(checkpoint_resume(f.trainer, f.folder, &found, NULL, &err), 0);
+    assert_false(found);
+    found = true;
+    assert_int_equal(checkpoint_resume(f.trainer, fixture_path(&f, "none"), &found, NULL, &err),
+                     0);
+    assert_false(found);
+    fixture_release(&f);
+}
+
+/* Saves salts 1 and 2 and damages the second; the resume must take the first and say so. */
+static void damaged(void (*damage)(const struct fixture *f, const char *newest))
+{
+    struct fixture f;
+    struct trainer_config config = fixture_config("chts24", 1, 4);
+    struct err warning = {0}, err = {0};
+    bool found = false;
+    int rc;
+    fixture_open(&f, &config);
+    fixture_fill(&f, 2);
+    save(&f);
+    fixture_fill(&f, 1);
+    save(&f);
+    damage(&f, "step-00000010");
+    struct trainer *fresh = resume(&f, &found, &warning, &err, &rc);
+    if (rc != 0)
+        fail_msg("%s", err.text);
+    assert_true(found);
+    assert_same_state(f.trainer, fresh);
+    assert_non_null(strstr(warning.text, "step-00000010"));
+    trainer_destroy(fresh);
+    fixture_release(&f);
+}
+
+static void flip_every_file(const struct fixture *f, const char *newest)
+{
+    char name[128];
+    static size_t which;
+    snprintf(name, sizeof name, "%s/%s", newest, FILES[which++ % 3]);
+    fixture_damage(fixture_path(f, name), -3, 1);
+}
+
+static void cut_a_file(const struct fixture *f, const char *newest)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s/state.safetensors", newest);
+    assert_int_equal(truncate(fixture_path(f, name), 1000), 0);
+}
+
+static void remove_the_manifest(const struct fixture *f, const char *newest)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s/manifest.json", newest);
+    assert_int_equal(unlink(fixture_path(f, name)), 0);
+}
+
+static void a_damaged_checkpoint_is_skipped_and_named(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        damaged(flip_every_file);
+    damaged(cut_a_file);
+    damaged(remove_the_manifest);
+}
+
+static void a_checkpoint_of_another_run_is_refused_by_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words;
+        size_t offset, size;
+    } changes[] = {
+        {"shape.hidden", offsetof(struct trainer_config, shape.hidden), sizeof(size_t)},
+        {"run.seed", offsetof(struct trainer_config, seed), sizeof(uint64_t)},
+        {"run.batch", offsetof(struct trainer_config, batch), sizeof(size_t)},
+        {"run.lr", offsetof(struct trainer_config, lr), sizeof(double)},
+        {"method.interval", offsetof(struct trainer_config, method.interval), sizeof(size_t)},
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        struct fixture f;
+        struct err err = {0};
+        bool found = false;
+        struct trainer_config config = fixture_config("chts24", 1, 4);
+        fixture_open(&f, &config);
+        fixture_fill(&f, 1);
+        save(&f);
+        char *at = (char *)&f.trainer->config + changes[i].offset;
+        if (changes[i].size == sizeof(double) && strstr(changes[i].words, "lr"))
+            *(double *)at *= 1.5;
+        else
+            *(size_t *)at += 16;
+        assert_int_equal(checkpoint_resume(f.trainer, f.folder, &found, NULL, &err),
+                         ERR_INVALID);
+        assert_false(found);
+        if (!strstr(err.text, changes[i].words))
+            fail_msg("%s: %s", changes[i].words, err.text);
+        fixture_release(&f);
+    }
+}
+
+/* Writes the manifest anew, so that the damage is one that checksums do not see. */
+static void reseal(const struct fixture *f, const char *step)
+{
+    char folder[FSX_PATH_MAX];
+    assert_int_equal(fsx_path(folder, NULL, "%s/%s", f->folder, step), 0);
+    assert_int_equal(manifest_write(folder, FILES, 3, NULL, NULL), 0);
+}
+
+static void a_code_without_a_pattern_is_refused(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    bool found = false;
+    struct trainer_config config = fixture_config("chts24", 1, 4);
+    fixture_open(&f, &config);
+    fixture_fill(&f, 1);
+    f.trainer->model->codes[5] = 4; /* 1:4 has the patterns 0 to 3 */
+    save(&f);
+    reseal(&f, "step-00000009");
+    assert_int_equal(checkpoint_resume(f.trainer, f.folder, &found, NULL, &err), ERR_CORRUPT);
+    assert_false(found);
+    fixture_release(&f);
+}
+
+static void another_header_under_a_valid_manifest_is_refused(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    bool found = false;
+    struct trainer_config config = fixture_config("chts24", 1, 4);
+    fixture_open(&f, &config);
+    fixture_fill(&f, 1);
+    save(&f);
+    /* One letter of a tensor's name. */
+    char *path = strdup(fixture_path(&f, "step-00000009/model.safetensors"));
+    size_t size;
+    char *bytes = slurp(path, &size);
+    const char *at = memmem(bytes, size, "embed_tokens", 12);
+    assert_non_null(at);
+    fixture_damage(path, (long)(at - bytes), 1);
+    reseal(&f, "step-00000009");
+    assert_int_equal(checkpoint_resume(f.trainer, f.folder, &found, NULL, &err), ERR_CORRUPT);
+    free(bytes);
+    free(path);
+    fixture_release(&f);
+}
+
+static void prune_keeps_the_newest_and_clears_what_a_killed_writer_left(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    struct trainer_config config = fixture_config("static", 1, 4);
+    fixture_open(&f, &config);
+    for (uint64_t salt = 1; salt <= 4; salt++) {
+        fixture_fill(&f, salt);
+        save(&f);
+    }
+    assert_int_equal(fsx_mkdirs(fixture_path(&f, ".step-00000099.tmp/deep"), 0755, &err), 0);
+    assert_int_equal(fsx_mkdirs(fixture_path(&f, "step-notes"), 0755, &err), 0);
+    assert_int_equal(checkpoint_prune(f.folder, 2, &err), 0);
+    assert_false(fsx_exists(fixture_path(&f, "step-00000009")));
+    assert_false(fsx_exists(fixture_path(&f, "step-00000010")));
+    assert_true(fsx_exists(fixture_path(&f, "step-00000011/manifest.json")));
+    assert_true(fsx_exists(fixture_path(&f, "step-00000012/manifest.json")));
+    assert_false(fsx_exists(fixture_path(&f, ".step-00000099.tmp")));
+    assert_true(fsx_exists(fixture_path(&f, "step-notes")));
+    assert_int_equal(checkpoint_prune(f.folder, 1, &err), 0);
+    assert_false(fsx_exists(fixture_path(&f, "step-00000011")));
+    fixture_release(&f);
+}
+
+static void a_model_is_loaded_from_a_checkpoint_alone(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    struct model *model = NULL;
+    char *newest = NULL;
+    struct checkpoint_info info;
+    struct trainer_config config = fixture_config("chts24", 2, 4);
+    fixture_open(&f, &config);
+    fixture_fill(&f, 1);
+    save(&f);
+    assert_int_equal(checkpoint_newest(&newest, f.folder, &err), 0);
+    assert_int_equal(checkpoint_describe(&info, newest, &err), 0);
+    assert_int_equal(info.step, 9);
+    assert_int_equal(info.shape.hidden, 16);
+    assert_string_equal(info.method, "chts24");
+    if (checkpoint_load_model(&model, f.dev, newest, 1, 0, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_null(model->grads);
+    assert_memory_equal(model->weights, f.trainer->model->weights, model->count * sizeof(real));
+    assert_memory_equal(model->codes, f.trainer->model->codes,
+                        model->code_count * sizeof(uint16_t));
+    model_destroy(model);
+    free(newest);
+    fixture_release(&f);
+}
+
+static void saving_where_nothing_can_be_written_is_an_error(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    uint64_t bytes;
+    struct trainer_config config = fixture_config("static", 1, 4);
+    fixture_open(&f, &config);
+    assert_int_equal(checkpoint_save(f.trainer, "/dev/null/here", &bytes, &err), ERR_IO);
+    assert_true(strlen(err.text) > 0);
+    fixture_release(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(resume_gives_back_the_saved_state),
+        cmocka_unit_test(equal_states_give_equal_bytes),
+        cmocka_unit_test(an_empty_or_missing_folder_has_nothing_to_resume),
+        cmocka_unit_test(a_damaged_checkpoint_is_skipped_and_named),
+        cmocka_unit_test(a_checkpoint_of_another_run_is_refused_by_field),
+        cmocka_unit_test(a_code_without_a_pattern_is_refused),
+        cmocka_unit_test(another_header_under_a_valid_manifest_is_refused),
+        cmocka_unit_test(prune_keeps_the_newest_and_clears_what_a_killed_writer_left),
+        cmocka_unit_test(a_model_is_loaded_from_a_checkpoint_alone),
+        cmocka_unit_test(saving_where_nothing_can_be_written_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
