@@ -87,12 +87,18 @@ int options_parse(int argc, char **argv, const struct option_row *rows,
     }
     rest->count = 0;
     optind = 0; /* GNU: start afresh */
+    opterr = 0;
     int option, at, rc = EXIT_DONE;
-    while (rc == EXIT_DONE && (option = getopt_long(argc, argv, "-", known, &at)) != -1) {
-        if (option == 1) { /* "-" in front: what is no option comes in its place, as option 1 */
+    /* "-": what is no option comes in its place, as option 1; ":": a missing argument is ':' */
+    while (rc == EXIT_DONE && (option = getopt_long(argc, argv, "-:", known, &at)) != -1) {
+        if (option == 1) {
             rc = list_add(rest, optarg, argv[0]);
+        } else if (option == ':') {
+            rc = tool_usage(argv[0], "%s needs a value", argv[optind - 1]);
+        } else if (option == '?') {
+            rc = tool_usage(argv[0], "no such option: %s", argv[optind - 1]);
         } else {
-            rc = option == '?' ? EXIT_USAGE : value_parse(&rows[at], optarg, argv[0]);
+            rc = value_parse(&rows[at], optarg, argv[0]);
         }
     }
     for (; rc == EXIT_DONE && optind < argc; optind++) { /* after "--" */
