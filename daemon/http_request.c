@@ -60,7 +60,9 @@ static enum MHD_Result hold(struct http_request *request, enum http_stage stage,
 {
     struct http *http = request->http;
     request->stage = stage;
-    request->hold_until_ms = clock_monotonic_ms() + wait_ms;
+    /* A request that was woken for nothing waits on until its first deadline. */
+    if (request->hold_until_ms == 0)
+        request->hold_until_ms = clock_monotonic_ms() + wait_ms;
     HTTP_LIST_ADD(http->held, request);
     if (stage == STAGE_COMMIT)
         http->held_commits++;

@@ -310,6 +310,36 @@ static void a_poll_with_nothing_new_answers_when_its_time_is_over(void **state)
     assert_true(clock_monotonic_ms() - start < 900);
 }
 
+static void *keep_adding(void *context)
+{
+    struct fixture *f = context;
+    for (int seq = 4; seq < 40; seq++) {
+        char line[128];
+        const char *const lines[] = {line, NULL};
+        snprintf(
+            line, sizeof(line),
+            "{\"seq\":%d,\"time\":\"2026-11-23T01:00:00.000Z\",\"type\":\"step\",\"step\":1}",
+            seq);
+        ingest(f, ID, lines);
+        usleep(50000);
+    }
+    return NULL;
+}
+
+static void news_that_a_poll_does_not_want_do_not_prolong_it(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, keep_adding, f), 0);
+    int64_t start = clock_monotonic_ms();
+    cJSON *json = json_of(get(f, "/v1/jobs/" ID "/events?since=1000&wait=1"));
+    int64_t took = clock_monotonic_ms() - start;
+    pthread_join(thread, NULL);
+    assert_true(took >= 900 && took < 1600);
+    assert_int_equal(cJSON_GetArraySize(json_array(json, "events")), 0);
+    cJSON_Delete(json);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, running_job, fixture_teardown)
@@ -324,6 +354,7 @@ int main(void)
         T(open_streams_and_polls_do_not_keep_the_daemon_from_stopping),
         T(since_answers_events_as_json),
         T(a_poll_waits_for_an_event_or_a_change_of_state),
+        T(news_that_a_poll_does_not_want_do_not_prolong_it),
         T(a_poll_with_nothing_new_answers_when_its_time_is_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
