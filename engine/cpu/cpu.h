@@ -38,9 +38,8 @@ static inline size_t cpu_lanes(size_t rows, size_t p)
 size_t cpu_head_scratch(size_t vocab, size_t dim);
 size_t cpu_attention_scratch(size_t context, size_t head_dim, unsigned threads);
 
-/* One task of dw += dy^T x with a dense dw: rows [first, last) of column tile `tile`, panels in
- * ascending order. dy: (panels, rows_dy, CPU_PANEL), row `first` of dw matches row `first` of
- * dy. */
+/* Part of dw += dy^T x with a dense dw: rows [first, last), at most 256, of the column tiles
+ * [first_tile, last_tile) of CPU_PANEL columns each; panels in ascending order. */
 struct cpu_weight_gradient {
     const struct cpu_kernels *kernels;
     float *dw; /* (.., din) */
@@ -48,8 +47,8 @@ struct cpu_weight_gradient {
     size_t dy_stride, x_stride; /* floats from panel to panel */
     size_t panels, din;
 };
-void cpu_weight_gradient(const struct cpu_weight_gradient *job, size_t tile, size_t first,
-                         size_t last);
+void cpu_weight_gradient(const struct cpu_weight_gradient *job, size_t first_tile,
+                         size_t last_tile, size_t first, size_t last);
 
 /* The rows of struct ops. */
 size_t cpu_act_size(size_t rows, size_t dim);

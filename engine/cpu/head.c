@@ -10,10 +10,10 @@
 #include <string.h>
 
 enum {
-    HEAD_PANELS = 4,  /* panels of a chunk: 256 tokens */
-    VOCAB_BLOCK = 64, /* vocabulary rows of a task */
-    DIM_BLOCK = 128,  /* features of a task */
-    LOGIT_ROWS = 4,   /* tokens that head_logits does in one pass over w */
+    HEAD_PANELS = 4,   /* panels of a chunk: 256 tokens */
+    VOCAB_BLOCK = 128, /* vocabulary rows of a task */
+    DIM_BLOCK = 128,   /* features of a task */
+    LOGIT_ROWS = 4,    /* tokens that head_logits does in one pass over w */
 };
 
 struct head_job {
@@ -122,8 +122,7 @@ static void weight_task(void *context, size_t block, unsigned thread)
                                                  .x_stride = job->dim * CPU_PANEL,
                                                  .panels = job->panels,
                                                  .din = job->dim};
-    for (size_t tile = 0; tile < cpu_blocks(job->dim, CPU_PANEL); tile++)
-        cpu_weight_gradient(&gradient, tile, first, first + rows);
+    cpu_weight_gradient(&gradient, 0, cpu_blocks(job->dim, CPU_PANEL), first, first + rows);
 }
 
 static void input_task(void *context, size_t task, unsigned thread)

@@ -83,18 +83,46 @@ void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t
     }
 }
 
-/* One column of dx against the `count` links that it has in one row block. */
+/* p, of which the compiler knows nothing: else it keeps one base per vector of a row, runs out
+ * of registers and reloads them for every link. */
+INLINE const float *opaque(const float *p)
+{
+    __asm__("" : "+r"(p));
+    return p;
+}
+
+/* sum += the k-th link's value times the lanes of its row of dy. */
+INLINE void nm_link(vec *sum, const char *dy, const float *values, uint16_t link, size_t kept)
+{
+    const float *lanes = opaque((const float *)(const void *)(dy + (link & 0xff00U)));
+    float value = values[(size_t)(link >> 8) * kept + (link & 0xffU)];
+    UNROLL for (size_t j = 0; j < PART; j++) sum[j] += value * vec_load(lanes + j * VEC);
+}
+
+/* One column of dx against the `count` links that it has in one row block. With few registers a
+ * sum (PART < 8) odd and even links are summed apart, so that no addition waits for the last.
+ */
 INLINE void nm_column(float *dx, const float *dy, const float *values, const uint16_t *links,
                       size_t kept, size_t count, bool fresh)
 {
-    vec sum[PART];
-    UNROLL for (size_t j = 0; j < PART; j++) sum[j] = fresh ? (vec){0} : vec_load(dx + j * VEC);
-    for (size_t k = 0; k < count; k++) {
-        size_t row = links[k] >> 8, place = links[k] & 0xff;
-        float value = values[row * kept + place];
-        UNROLL for (size_t j = 0; j < PART; j++) sum[j] +=
-            value * vec_load(dy + row * CPU_PANEL + j * VEC);
+    _Static_assert(CPU_BLOCK_BYTES == 1 << 8, "a link's high byte is its row's offset / 256");
+    vec sum[PART], odd[PART];
+    const char *block = (const char *)dy;
+    size_t k = 0;
+    UNROLL for (size_t j = 0; j < PART; j++)
+    {
+        sum[j] = fresh ? (vec){0} : vec_load(dx + j * VEC);
+        odd[j] = (vec){0};
     }
+    if (PART < 8) {
+        for (; k + 2 <= count; k += 2) {
+            nm_link(sum, block, values, links[k], kept);
+            nm_link(odd, block, values, links[k + 1], kept);
+        }
+        UNROLL for (size_t j = 0; j < PART; j++) sum[j] += odd[j];
+    }
+    for (; k < count; k++)
+        nm_link(sum, block, values, links[k], kept);
     UNROLL for (size_t j = 0; j < PART; j++) vec_store(dx + j * VEC, sum[j]);
 }
 

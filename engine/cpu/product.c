@@ -2,11 +2,13 @@
  * panel); a gradient with respect to weights is a sum over all tokens, so there a task owns a
  * tile of the weights and takes the panels in order. */
 #include "engine/cpu/pack.h"
+#include <assert.h>
 #include <string.h>
 
 enum {
     STRIP = 256,     /* rows of y or columns of dx of a task: 64 KiB of a panel */
     TILE_ROWS = 256, /* rows of a tile of weights: 64 KiB with CPU_PANEL columns */
+    TILES = 4,       /* tiles of a task of the dense gradient */
 };
 
 struct product_job {
@@ -147,35 +149,38 @@ void cpu_dense_backward_x(struct device *dev, real *dx, const real *dy, const re
     pool_run(dev->pool, cpu_panels(rows) * job.strips, dense_backward_x_task, &job);
 }
 
-/* The tile of x is turned to (token, feature), so that the tile of dw is a product of dy with
- * it. */
-void cpu_weight_gradient(const struct cpu_weight_gradient *job, size_t tile, size_t first,
-                         size_t last)
+/* One panel's share of a tile of dw. The tile of x is turned to (token, feature), so that the
+ * tile of dw is a product of dy with it. */
+static void gradient_tile(const struct cpu_weight_gradient *job, size_t p, size_t tile,
+                          size_t first, size_t last)
 {
     float turned[CPU_TILE] __attribute__((aligned(64)));
     float narrow[TILE_ROWS * CPU_PANEL] __attribute__((aligned(64)));
     size_t column = tile * CPU_PANEL, width = cpu_min(CPU_PANEL, job->din - column);
+    const float *dy = job->dy + p * job->dy_stride + first * CPU_PANEL;
     float *dw = job->dw + first * job->din + column;
-    if (width < CPU_PANEL) {
-        memset(turned, 0, sizeof turned);
-        memset(narrow, 0, sizeof narrow);
-    }
-    for (size_t p = 0; p < job->panels; p++) {
-        job->kernels->transpose(turned, CPU_PANEL,
-                                job->x + p * job->x_stride + column * CPU_PANEL, CPU_PANEL,
-                                width, CPU_PANEL);
-        const float *dy = job->dy + p * job->dy_stride + first * CPU_PANEL;
-        if (width == CPU_PANEL)
-            job->kernels->gemm(dw, job->din, dy, CPU_PANEL, 1, turned, CPU_PANEL, last - first,
-                               CPU_PANEL, true);
-        else
-            job->kernels->gemm(narrow, CPU_PANEL, dy, CPU_PANEL, 1, turned, CPU_PANEL,
-                               last - first, CPU_PANEL, true);
-    }
     if (width < CPU_PANEL)
-        for (size_t o = 0; o < last - first; o++)
-            job->kernels->add(dw + o * job->din, dw + o * job->din, narrow + o * CPU_PANEL,
-                              width);
+        memset(turned, 0, sizeof turned);
+    job->kernels->transpose(turned, CPU_PANEL, job->x + p * job->x_stride + column * CPU_PANEL,
+                            CPU_PANEL, width, CPU_PANEL);
+    if (width == CPU_PANEL) {
+        job->kernels->gemm(dw, job->din, dy, CPU_PANEL, 1, turned, CPU_PANEL, last - first,
+                           CPU_PANEL, true);
+        return;
+    }
+    job->kernels->gemm(narrow, CPU_PANEL, dy, CPU_PANEL, 1, turned, CPU_PANEL, last - first,
+                       CPU_PANEL, false);
+    for (size_t o = 0; o < last - first; o++)
+        job->kernels->add(dw + o * job->din, dw + o * job->din, narrow + o * CPU_PANEL, width);
+}
+
+void cpu_weight_gradient(const struct cpu_weight_gradient *job, size_t first_tile,
+                         size_t last_tile, size_t first, size_t last)
+{
+    assert(last - first <= TILE_ROWS);
+    for (size_t p = 0; p < job->panels; p++)
+        for (size_t tile = first_tile; tile < last_tile; tile++)
+            gradient_tile(job, p, tile, first, last);
 }
 
 struct dense_gradient_job {
@@ -187,8 +192,9 @@ static void dense_backward_w_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct dense_gradient_job *job = context;
-    size_t first = task % job->strips * TILE_ROWS;
-    cpu_weight_gradient(&job->tiles, task / job->strips, first,
+    size_t first = task % job->strips * TILE_ROWS, tile = task / job->strips * TILES;
+    cpu_weight_gradient(&job->tiles, tile,
+                        cpu_min(tile + TILES, cpu_blocks(job->tiles.din, CPU_PANEL)), first,
                         cpu_min(first + TILE_ROWS, job->dout));
 }
 
@@ -205,5 +211,6 @@ void cpu_dense_backward_w(struct device *dev, real *dw, const real *dy, const re
                                                .din = din},
                                      .dout = dout,
                                      .strips = cpu_blocks(dout, TILE_ROWS)};
-    pool_run(dev->pool, cpu_blocks(din, CPU_PANEL) * job.strips, dense_backward_w_task, &job);
+    pool_run(dev->pool, cpu_blocks(din, TILES * CPU_PANEL) * job.strips, dense_backward_w_task,
+             &job);
 }
