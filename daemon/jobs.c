@@ -62,6 +62,17 @@ int jobs_move(struct jobs *jobs, struct job_row *job, enum job_event event, cons
     return 0;
 }
 
+void jobs_complain(struct jobs *jobs, const char *id, const struct err *why)
+{
+    int64_t now = clock_monotonic_ms();
+    if (strcmp(jobs->complaint.text, why->text) == 0 &&
+        now < jobs->complaint_at_ms + 1000 * JOBS_COMPLAINT_S)
+        return;
+    log_error("job %s: %s", id, why->text);
+    jobs->complaint = *why;
+    jobs->complaint_at_ms = now;
+}
+
 void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *why)
 {
     static const enum intent_kind kinds[] = {INTENT_START, INTENT_PAUSE, INTENT_CANCEL,
@@ -114,7 +125,7 @@ static int poll_launched(struct jobs *jobs, struct err *err)
         if (failed == ERR_CORRUPT || failed == ERR_UNSUPPORTED)
             jobs_fail_record(jobs, &rows.items[i], &why);
         else if (failed != 0)
-            log_error("job %s: %s", rows.items[i].id, why.text);
+            jobs_complain(jobs, rows.items[i].id, &why);
     }
     job_rows_release(&rows);
     return code;
@@ -139,7 +150,7 @@ static void tick(void *context)
     if (code == 0 && jobs->rebuilding)
         code = jobs_rebuild(jobs, &err);
     if (code != 0)
-        log_error("jobs: %s", err.text);
+        jobs_complain(jobs, "queue", &err);
 }
 
 int jobs_create(struct jobs **out, struct daemon *daemon, struct err *err)

@@ -14,7 +14,8 @@ enum {
         600, /* the same for a job to be paused: it may be in the middle of a long step */
     JOBS_KILL_AFTER_S = 75, /* from that SIGTERM (the shim kills after SHIM_GRACE_S) to killing
                                everything ourselves */
-    JOBS_BACKOFF_MAX_S = 300,     /* the longest wait before a retry */
+    JOBS_BACKOFF_MAX_S = 300, /* the longest wait before a retry */
+    JOBS_COMPLAINT_S = 60,    /* the ticks come often: the same trouble is logged this seldom */
     JOBS_MATCHES_MAX = 100000,    /* files that one glob may match */
     JOBS_REBUILD_SLICE_MS = 50,   /* time per tick for reading old events files again */
     INGEST_TURN_BYTES = 1 << 20,  /* read of one events file per tick */
@@ -45,6 +46,9 @@ struct jobs {
     char (
         *made)[STORE_ID_MAX]; /* folders made in this turn: removed again if its commit fails */
     size_t made_count, made_cap;
+    struct err complaint;    /* the last trouble that was logged: not said again within
+                                JOBS_COMPLAINT_S */
+    int64_t complaint_at_ms; /* monotonic */
     bool rebuilding;
     int64_t rebuild_after; /* row of the last job whose events were read again */
 };
@@ -65,6 +69,8 @@ void jobs_notify(struct jobs *jobs, const char *id);
  * allow it. Updates *job. */
 int jobs_move(struct jobs *jobs, struct job_row *job, enum job_event event, const char *reason,
               struct err *err);
+void jobs_complain(struct jobs *jobs, const char *id,
+                   const struct err *why); /* logs what a later tick may mend */
 void jobs_fail_record(struct jobs *jobs, struct job_row *job,
                       const struct err *why); /* a record that cannot be used */
 int jobs_file(const struct jobs *jobs, const char *id, const char *name, char out[FSX_PATH_MAX],

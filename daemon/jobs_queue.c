@@ -83,7 +83,7 @@ int jobs_act_on_intents(struct jobs *jobs, struct err *err)
         if (failed == ERR_CORRUPT || failed == ERR_UNSUPPORTED || failed == ERR_INVALID)
             jobs_fail_record(jobs, &job, &why);
         else if (failed != 0)
-            log_error("job %s: %s", intents.items[i].id, why.text);
+            jobs_complain(jobs, intents.items[i].id, &why);
     }
     free(intents.items);
     return code;

@@ -105,7 +105,7 @@ static void paused_job_goes_on_from_its_checkpoint(void **state)
 {
     struct fixture *f = *state;
     char id[STORE_ID_MAX];
-    fixture_submit(f, id, "steps=150,ms=10", "");
+    fixture_submit(f, id, "steps=150,ms=3", "");
     fixture_run(f, until_running, id);
     fixture_act(f, id, ACTION_PAUSE);
     assert_string_equal(job_state_name(fixture_job(f, id).state), "pausing");
@@ -193,7 +193,7 @@ static void stop_that_was_overwritten_is_said_again(void **state)
 {
     struct fixture *f = *state;
     char id[STORE_ID_MAX], path[FSX_PATH_MAX];
-    fixture_submit(f, id, "steps=300,ms=10,deaf", "");
+    fixture_submit(f, id, "steps=100,ms=10,deaf", "");
     fixture_run(f, until_running, id);
     fixture_act(f, id, ACTION_CANCEL);
     fixture_run(f, until_stuck_is_noticed, id);
