@@ -73,6 +73,18 @@ void jobs_complain(struct jobs *jobs, const char *id, const struct err *why)
     jobs->complaint_at_ms = now;
 }
 
+/* What may still run for a job whose record is damaged, its launcher unknown: the local one
+ * looks for it. */
+static void end_processes(struct jobs *jobs, const struct job_row *job)
+{
+    char folder[FSX_PATH_MAX];
+    struct launch launch = {.folder = folder, .attempt = job->attempt, .ranks = 1};
+    struct err err;
+    if (job->attempt > 0 && jobs_path(jobs, job->id, folder, sizeof folder, NULL) == 0 &&
+        launcher_local.signal(&launch, LAUNCH_KILL, &err) != 0 && err.code != ERR_NOT_FOUND)
+        log_warn("job %s: %s", job->id, err.text);
+}
+
 void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *why)
 {
     static const enum intent_kind kinds[] = {INTENT_START, INTENT_PAUSE, INTENT_CANCEL,
@@ -84,6 +96,7 @@ void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *
         code = store_intent_remove(jobs->store, job->id, kinds[i], &err);
     if (code != 0)
         log_error("job %s: %s", job->id, err.text);
+    end_processes(jobs, job);
     jobs_run_drop(jobs, job->id);
     jobs_notify(jobs, job->id);
 }

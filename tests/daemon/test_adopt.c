@@ -9,6 +9,7 @@
 #include "tests/daemon/jobs_fixture.h"
 
 #include "daemon/shim.h"
+#include "daemon/store_db.h"
 #include <errno.h>
 
 static void commit_turn(void *context) { fixture_commit(context); }
@@ -208,6 +209,26 @@ static void damaged_record_fails_that_job_alone_and_does_not_stop_the_start(void
     assert_string_equal(job_state_name(fixture_job(f, good).state), "succeeded");
 }
 
+static void job_whose_record_is_damaged_while_it_runs_leaves_no_process(void **state)
+{
+    struct fixture *f = *state;
+    char id[STORE_ID_MAX], mark[FSX_PATH_MAX];
+    log_setup("test", LOG_LEVEL_ERROR + 1);
+    fixture_submit(f, id, "steps=100000,ms=5", "");
+    fixture_run(f, until_running, id);
+    assert_int_equal(fsx_path(mark, NULL, "HEBB_ATTEMPT=%s/jobs/%s/attempt-1", f->dir, id), 0);
+    assert_true(marked_process_lives(mark));
+    assert_int_equal(store_db_exec(&f->daemon.store->state, "UPDATE jobs SET spec='{}'", NULL),
+                     0);
+    fixture_stop(f);
+    fixture_start(f);
+    fixture_run(f, until_final, id);
+    assert_string_equal(job_state_name(fixture_job(f, id).state), "failed");
+    for (int i = 0; i < 200 && marked_process_lives(mark); i++)
+        usleep(10 * 1000);
+    assert_false(marked_process_lives(mark));
+}
+
 static void pause_asked_for_before_the_start_leaves_nothing_running(void **state)
 {
     struct fixture *f = *state;
@@ -252,6 +273,7 @@ int main(int argc, char **argv)
         TEST(restarted_machine_is_a_failure_that_is_retried),
         TEST(folder_that_is_gone_fails_that_job_alone),
         TEST(damaged_record_fails_that_job_alone_and_does_not_stop_the_start),
+        TEST(job_whose_record_is_damaged_while_it_runs_leaves_no_process),
         TEST(pause_asked_for_before_the_start_leaves_nothing_running),
         TEST(stop_is_still_wanted_after_a_restart_of_the_daemon),
     };
