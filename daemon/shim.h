@@ -25,7 +25,8 @@ enum {
 struct shim_paths {
     char attempt[FSX_PATH_MAX]; /* JOB/attempt-N */
     char tmp[FSX_PATH_MAX];     /* JOB/attempt-N/tmp: TMPDIR and HOME of the program */
-    char shm[FSX_PATH_MAX];     /* /dev/shm/hebb-ID-N: Open MPI's shared memory */
+    char shm[FSX_PATH_MAX];     /* /dev/shm/hebb-ID-N: Open MPI's shared memory; ID: the folder's
+                                   name, or a hash of its path if the name is no job's ID */
     char mark[FSX_PATH_MAX];    /* "HEBB_ATTEMPT=JOB/attempt-N", in the environment of every
                                    process of the attempt */
 };

@@ -14,12 +14,30 @@
 
 enum { SMALL_FILE_MAX = 16 * 1024 };
 
+enum { ID_DIGITS = 16 };
+
+/* What names the job outside its folder: the folder's name if that is a job's ID, as the daemon
+ * gives it, else a hash (FNV-1a) of its path: `hebb train` has folders that are named alike. */
+static void shim_id(char out[ID_DIGITS + 1], const char *folder)
+{
+    const char *name = strrchr(folder, '/') + 1;
+    if (strlen(name) == ID_DIGITS && strspn(name, "0123456789abcdef") == ID_DIGITS) {
+        memcpy(out, name, ID_DIGITS + 1);
+        return;
+    }
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *c = folder; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    snprintf(out, ID_DIGITS + 1, "%016" PRIx64, hash);
+}
+
 int shim_paths(struct shim_paths *out, const char *folder, int64_t attempt, struct err *err)
 {
     if (folder[0] != '/')
         return err_set(err, ERR_INVALID, "the job folder '%s' must be an absolute path",
                        folder);
-    const char *id = strrchr(folder, '/') + 1;
+    char id[ID_DIGITS + 1];
+    shim_id(id, folder);
     int code = fsx_path(out->attempt, err, "%s/attempt-%" PRId64, folder, attempt);
     if (code == 0)
         code = fsx_path(out->tmp, err, "%s/attempt-%" PRId64 "/tmp", folder, attempt);

@@ -65,6 +65,16 @@ static int make_environment(struct shim *shim, bool shm, struct err *err)
     return code;
 }
 
+/* What earlier attempts left whose shim was killed; the launcher starts one after the other. */
+static void clean_earlier(const struct shim_options *options)
+{
+    for (int64_t attempt = 1; attempt < options->attempt; attempt++) {
+        struct shim_paths paths;
+        if (shim_paths(&paths, options->folder, attempt, NULL) == 0)
+            shim_clean(&paths, NULL);
+    }
+}
+
 /* Folders, output, lock and identity. Leaves stdout and stderr in log.txt. */
 static int prepare(struct shim *shim, struct err *err)
 {
@@ -96,6 +106,7 @@ static int prepare(struct shim *shim, struct err *err)
         close(null);
     if (log > STDERR_FILENO)
         close(log);
+    clean_earlier(options);
     if (code == 0 && (code = shim_clean(&shim->paths, err)) == 0)
         code = fsx_mkdirs(shim->paths.tmp, 0700, err);
     if (code == 0)
