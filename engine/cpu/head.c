@@ -125,14 +125,19 @@ static void weight_task(void *context, size_t block, unsigned thread)
     cpu_weight_gradient(&gradient, 0, cpu_blocks(job->dim, CPU_PANEL), first, first + rows);
 }
 
-static void input_task(void *context, size_t task, unsigned thread)
+/* Blocks of the vocabulary outside, panels inside: each tile of w is read once for all panels.
+ */
+static void input_task(void *context, size_t block, unsigned thread)
 {
     (void)thread;
     const struct head_job *job = context;
-    size_t p = task % job->panels, i = task / job->panels * DIM_BLOCK;
-    job->kernels->gemm(job->dx + (p * job->dim + i) * CPU_PANEL, CPU_PANEL, job->w + i, 1,
-                       job->dim, job->logits + p * job->vocab * CPU_PANEL, CPU_PANEL,
-                       cpu_min(DIM_BLOCK, job->dim - i), job->vocab, false);
+    size_t i = block * DIM_BLOCK, features = cpu_min(DIM_BLOCK, job->dim - i);
+    for (size_t v = 0; v < job->vocab; v += VOCAB_BLOCK)
+        for (size_t p = 0; p < job->panels; p++)
+            job->kernels->gemm(job->dx + (p * job->dim + i) * CPU_PANEL, CPU_PANEL,
+                               job->w + v * job->dim + i, 1, job->dim,
+                               job->logits + (p * job->vocab + v) * CPU_PANEL, CPU_PANEL,
+                               features, cpu_min(VOCAB_BLOCK, job->vocab - v), v > 0);
 }
 
 void cpu_head_loss(struct device *dev, real *loss, real *dx, real *dw, const real *x,
@@ -164,7 +169,7 @@ void cpu_head_loss(struct device *dev, real *loss, real *dx, real *dw, const rea
         if (!dx)
             continue;
         pool_run(dev->pool, job.blocks, weight_task, &job);
-        pool_run(dev->pool, cpu_blocks(dim, DIM_BLOCK) * job.panels, input_task, &job);
+        pool_run(dev->pool, cpu_blocks(dim, DIM_BLOCK), input_task, &job);
     }
 }
 

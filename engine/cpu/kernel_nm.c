@@ -8,31 +8,49 @@ enum {
 
 INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
-enum { AHEAD = 8, LINE = 64, BLOCK_LINES = CPU_BLOCK * CPU_PANEL * (int)sizeof(float) / LINE };
+enum {
+    AHEAD = 8, /* rows or columns between a prefetch and its use */
+    LINE = 64,
+    BLOCK_LINES = CPU_BLOCK * CPU_BLOCK_BYTES / LINE,
+};
+
+/* `bytes` bytes at p + offset; that may lie past the array's end: a prefetch reads nothing. */
+INLINE void prefetch_range(const void *p, size_t offset, size_t bytes, const int write)
+{
+    for (size_t i = 0; i < bytes; i += LINE) {
+        if (write)
+            __builtin_prefetch((const void *)((uintptr_t)p + offset + i), 1);
+        else
+            __builtin_prefetch((const void *)((uintptr_t)p + offset + i), 0);
+    }
+}
 
 /* A product visits the features of a block in an order that no hardware prefetcher guesses, so
  * the next block is asked for while this one is worked on, a few lines at each of its steps. */
 struct prefetch {
-    uintptr_t next; /* may run past the end of the activation: a prefetch reads nothing */
-    size_t lines;   /* of each step */
+    const float *block;
+    size_t next, bytes; /* offset, and bytes of each step */
 };
 
-INLINE struct prefetch prefetch_plan(const float *block, size_t steps)
+INLINE struct prefetch prefetch_plan(const float *activation, size_t feature, size_t steps)
 {
-    return (struct prefetch){(uintptr_t)block, BLOCK_LINES / (steps + 1) + 1};
-}
-
-/* The lanes of a feature that will be written for the first time some steps later. */
-INLINE void prefetch_write(const float *lanes)
-{
-    UNROLL for (size_t i = 0; i < CPU_PANEL; i += LINE / sizeof(float))
-        __builtin_prefetch(lanes + i, 1);
+    return (struct prefetch){activation, feature * CPU_BLOCK_BYTES,
+                             (BLOCK_LINES / (steps + 1) + 1) * LINE};
 }
 
 INLINE void prefetch_step(struct prefetch *plan)
 {
-    for (size_t i = 0; i < plan->lines; i++, plan->next += LINE)
-        __builtin_prefetch((const void *)plan->next);
+    prefetch_range(plan->block, plan->next, plan->bytes, 0);
+    plan->next += plan->bytes;
+}
+
+/* A row's values and offsets in one column block: rows lie further apart than prefetchers look.
+ */
+INLINE void prefetch_row(const struct cpu_nm *w, const float *values, size_t at, size_t count,
+                         const int write)
+{
+    prefetch_range(values, at * sizeof *values, count * sizeof *values, write);
+    prefetch_range(w->forward, at * sizeof *w->forward, count * sizeof *w->forward, 0);
 }
 
 /* `rows` rows (a constant where inlined) against `count` values each of one column block. */
@@ -64,13 +82,15 @@ void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t
         for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
             const char *block = (const char *)(x + column * CPU_PANEL + lane);
             struct prefetch plan =
-                prefetch_plan(x + (column + w->block) * CPU_PANEL, (last - first) / NM_ROWS);
+                prefetch_plan(x, column + w->block, (last - first) / NM_ROWS);
             size_t o = first;
             for (; o + NM_ROWS <= last; o += NM_ROWS) {
                 prefetch_step(&plan);
+                for (size_t i = 0; i < NM_ROWS; i++)
+                    prefetch_row(w, w->values, (o + AHEAD + i) * w->kept + start, count, 0);
                 if (column == 0)
-                    for (size_t i = 0; i < NM_ROWS; i++)
-                        prefetch_write(y + (o + AHEAD + i) * CPU_PANEL);
+                    prefetch_range(y, (o + AHEAD) * CPU_BLOCK_BYTES, NM_ROWS * CPU_BLOCK_BYTES,
+                                   1);
                 nm_forward_rows(NM_ROWS, y + o * CPU_PANEL + lane, block,
                                 w->values + o * w->kept + start,
                                 w->forward + o * w->kept + start, w->kept, count, column == 0);
@@ -134,15 +154,20 @@ void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, s
         const uint8_t *counts = w->counts + row / CPU_BLOCK * w->din;
         bool fresh = row == 0 && !accumulate;
         for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
-            struct prefetch plan =
-                prefetch_plan(dy + (row + CPU_BLOCK) * CPU_PANEL, (last - first) * w->m);
+            struct prefetch plan = prefetch_plan(dy, row + CPU_BLOCK, (last - first) * w->m);
             const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
             for (size_t g = first; g < last; g++) {
                 const float *values = w->values + row * w->kept + g * w->n;
                 for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
                     prefetch_step(&plan);
+                    /* The values a line further on, two rows of the block for each column. */
+                    size_t ahead = 2 * column % CPU_BLOCK;
+                    prefetch_range(values, (ahead * w->kept + 16) * sizeof *values, LINE, 0);
+                    prefetch_range(values, ((ahead + 1) * w->kept + 16) * sizeof *values, LINE,
+                                   0);
                     if (row == 0)
-                        prefetch_write(dx + (column + AHEAD) * CPU_PANEL);
+                        prefetch_range(dx, (column + AHEAD) * CPU_BLOCK_BYTES, CPU_BLOCK_BYTES,
+                                       1);
                     nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane,
                               values, links, w->kept, counts[column], fresh);
                     links += counts[column];
@@ -250,9 +275,10 @@ void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *
     size_t count = min_size(w->block, w->din - column) / w->m * w->n;
     for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
         const char *lanes = (const char *)(x + column * CPU_PANEL + lane);
-        struct prefetch plan = prefetch_plan(x + (w->din + column) * CPU_PANEL, last - first);
+        struct prefetch plan = prefetch_plan(x, w->din + column, last - first);
         for (size_t o = first; o < last; o++) {
             prefetch_step(&plan);
+            prefetch_row(w, dvalues, (o + AHEAD) * w->kept + start, count, 1);
             vec row[PART];
             UNROLL for (size_t j = 0; j < PART; j++) row[j] =
                 vec_load(dy + o * CPU_PANEL + lane + j * VEC);
