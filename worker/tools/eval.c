@@ -7,6 +7,7 @@
 #include "worker/tools/tool_model.h"
 #include "worker/tools/tools.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ static int evaluate(struct evaluation *out, struct model *model, const struct da
     return rc;
 }
 
-static int print_json(const struct evaluation *result, const char *path)
+static void print_json(const struct evaluation *result, const char *path)
 {
     struct buf text;
     cJSON *root = cJSON_CreateObject();
@@ -67,70 +68,80 @@ static int print_json(const struct evaluation *result, const char *path)
     puts(text.data);
     cJSON_Delete(root);
     buf_release(&text);
-    return EXIT_DONE;
+}
+
+static void print_text(const struct evaluation *result, const char *path)
+{
+    printf("%s: loss %.6f, perplexity %.4f over %" PRIu64 " tokens (context %zu)\n", path,
+           result->loss, exp(result->loss), result->tokens, result->context);
+}
+
+/* Opens place and data and evaluates. context 0: the model's own. */
+static int evaluate_place(struct evaluation *out, const struct tool_place *place,
+                          const struct option_list *paths, const char *format, size_t context,
+                          size_t threads, struct err *err)
+{
+    struct tool_model tool = {0};
+    struct dataset *data = NULL;
+    context = context ? context : place->shape.context;
+    struct dataset_config config = {.train = paths->items,
+                                    .train_count = paths->count,
+                                    .validation = paths->items,
+                                    .validation_count = paths->count,
+                                    .format = format,
+                                    .context = context,
+                                    .vocab = place->shape.vocab};
+    int rc = dataset_open(&data, &config, 0, 1, err);
+    if (rc == 0) {
+        rc = tool_model_open(&tool, place, BATCH, context, threads, err);
+    }
+    if (rc == 0) {
+        rc = evaluate(out, tool.model, data, context, err);
+    }
+    tool_model_close(&tool);
+    dataset_close(data);
+    return rc;
 }
 
 int tool_eval(int argc, char **argv)
 {
-    static struct option_list data_paths;
+    struct option_list paths = {0}, rest;
     const char *format = "auto";
     uint64_t context = 0, threads = 1;
     bool json = false;
-    static struct option_list rest;
     const struct option_row options[] = {
-        {"data", OPTION_LIST, &data_paths, 0, 0},
+        {"data", OPTION_LIST, &paths, 0, 0},
         {"format", OPTION_TEXT, &format, 0, 0},
         {"context", OPTION_COUNT, &context, 1, 1 << 20},
         {"threads", OPTION_COUNT, &threads, 1, POOL_THREADS_MAX},
         {"json", OPTION_FLAG, &json, 0, 0},
         {0},
     };
-    data_paths.count = 0;
     int code = options_parse(argc, argv, options, &rest);
-    for (size_t i = 1; code == EXIT_DONE && i < rest.count; i++) { /* --data A B C */
-        if (data_paths.count == OPTION_LIST_MAX) {
-            return tool_usage(argv[0], "more than %d data paths", OPTION_LIST_MAX);
-        }
-        data_paths.items[data_paths.count++] = rest.items[i];
-    }
     if (code != EXIT_DONE) {
         return code;
     }
-    if (rest.count < 1 || data_paths.count == 0) {
+    for (size_t i = 1; i < rest.count; i++) { /* --data A B C */
+        if (paths.count == OPTION_LIST_MAX) {
+            return tool_usage(argv[0], "more than %d data paths", OPTION_LIST_MAX);
+        }
+        paths.items[paths.count++] = rest.items[i];
+    }
+    if (rest.count < 1 || paths.count == 0) {
         return tool_usage(argv[0], "a model and --data PATH... are needed");
     }
     struct err err = {0};
     struct tool_place place;
-    struct tool_model tool = {0};
-    struct dataset *data = NULL;
     struct evaluation result = {0};
     int rc = tool_place_find(&place, rest.items[0], &err);
     if (rc != 0) {
         return tool_fail(&err);
     }
-    context = context ? context : place.shape.context;
-    struct dataset_config config = {.train = data_paths.items,
-                                    .train_count = data_paths.count,
-                                    .validation = data_paths.items,
-                                    .validation_count = data_paths.count,
-                                    .format = format,
-                                    .context = (size_t)context,
-                                    .vocab = place.shape.vocab};
-    rc = dataset_open(&data, &config, 0, 1, &err);
+    rc =
+        evaluate_place(&result, &place, &paths, format, (size_t)context, (size_t)threads, &err);
     if (rc == 0) {
-        rc = tool_model_open(&tool, &place, BATCH, (size_t)context, (size_t)threads, &err);
+        (json ? print_json : print_text)(&result, place.path);
     }
-    if (rc == 0) {
-        rc = evaluate(&result, tool.model, data, (size_t)context, &err);
-    }
-    if (rc == 0 && json) {
-        print_json(&result, place.path);
-    } else if (rc == 0) {
-        printf("loss %.6f, perplexity %.4f over %zu tokens (context %zu)\n", result.loss,
-               exp(result.loss), (size_t)result.tokens, result.context);
-    }
-    tool_model_close(&tool);
-    dataset_close(data);
     tool_place_release(&place);
     return rc == 0 ? EXIT_DONE : tool_fail(&err);
 }

@@ -1,0 +1,47 @@
+/* Inside the run of a job: its state, and its opening (run_open.c). */
+#ifndef HEBB_WORKER_RUN_PRIVATE_H
+#define HEBB_WORKER_RUN_PRIVATE_H
+
+#include "engine/checkpoint.h"
+#include "proto/base/fsx.h"
+#include "proto/msg/spec.h"
+#include "worker/control.h"
+#include "worker/history.h"
+#include "worker/report.h"
+#include "worker/run.h"
+
+struct run {
+    const struct run_options *options;
+    struct comm *comm;
+    struct run_result *result;
+    struct job_spec spec;
+    char checkpoints[FSX_PATH_MAX], model[FSX_PATH_MAX], heartbeat[FSX_PATH_MAX];
+    unsigned threads;
+    struct pool *pool;
+    struct device *dev;
+    struct dataset *data;
+    struct trainer *trainer;
+    /* Rank 0 only, else NULL. */
+    struct event_log *log;
+    struct history *history;
+    struct control control;
+
+    double began_s;
+    int64_t next_heartbeat_ms;
+    size_t saved_step; /* of the newest checkpoint; SIZE_MAX: none */
+    double last_loss;
+    bool evaluated;
+    size_t evaluated_step;
+    double eval_loss;
+};
+
+/* One outcome of all ranks; notes in the result whether they share it. */
+int run_agree(struct run *run, int code, struct err *err);
+
+/* Opens everything that the spec names and resumes: whatever is wrong with job, data or
+ * checkpoint is found here, before step 1. run has options, comm and result; the rest is zero.
+ * run_close is needed after a failure too. */
+int run_open(struct run *run, struct err *err);
+void run_close(struct run *run);
+
+#endif
