@@ -9,6 +9,7 @@
 #include "proto/json/json.h"
 #include "proto/msg/estimate.h"
 #include "proto/msg/spec.h"
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -324,6 +325,8 @@ void api_jobs_get(struct api_request *request, struct api_answer *answer)
         problem_set_err(answer, rc, &err);
     } else {
         cJSON_AddStringToObject(object, "folder", folder);
+        while (spec.len > 0 && isspace((unsigned char)spec.data[spec.len - 1]))
+            spec.data[--spec.len] = '\0'; /* the file ends with a newline */
         cJSON_AddRawToObject(object, "spec", spec.data);
         api_answer_json(answer, 200, object);
     }
