@@ -106,33 +106,46 @@ static int attempt_choose(struct train_job *job, unsigned newest, struct err *er
     return rc;
 }
 
+/* The newest attempt of the folder; ERR_CONFLICT if it holds something and is no job folder.
+ * *made: it has a spec.json, whose path spec gets. */
+static int folder_check(const struct train_job *job, char spec[FSX_PATH_MAX], bool *made,
+                        unsigned *newest, struct err *err)
+{
+    bool foreign = false;
+    int rc = folder_scan(job->folder, newest, &foreign, err);
+    if (rc == 0) {
+        rc = fsx_path(spec, err, "%s/spec.json", job->folder);
+    }
+    *made = rc == 0 && fsx_exists(spec);
+    if (rc == 0 && foreign && !*made) {
+        rc = err_set(err, ERR_CONFLICT, "%s is not empty and no job folder", job->folder);
+    }
+    return rc;
+}
+
 static int folder_open(struct train_job *job, const char *folder, struct err *err)
 {
-    char path[FSX_PATH_MAX];
+    char lock[FSX_PATH_MAX], spec[FSX_PATH_MAX];
+    unsigned newest = 0;
+    bool made = false;
     int rc = fsx_mkdirs(folder, 0755, err);
     if (rc == 0 && !realpath(folder, job->folder)) {
         rc = err_set(err, ERR_IO, "%s: %s", folder, strerror(errno));
     }
-    if (rc == 0) {
-        rc = fsx_path(path, err, "%s/train.lock", job->folder);
+    if (rc == 0) { /* before the lock, which would leave a file in somebody's folder */
+        rc = folder_check(job, spec, &made, &newest, err);
     }
-    if (rc == 0 && fsx_lock(&job->lock_fd, path, err) != 0) {
+    if (rc == 0) {
+        rc = fsx_path(lock, err, "%s/train.lock", job->folder);
+    }
+    if (rc == 0 && fsx_lock(&job->lock_fd, lock, err) != 0) {
         rc = err_wrap(err, err->code, "another hebb train works in %s", job->folder);
     }
-    unsigned newest = 0;
-    bool foreign = false;
     if (rc == 0) {
-        rc = folder_scan(job->folder, &newest, &foreign, err);
+        rc = folder_check(job, spec, &made, &newest, err);
     }
     if (rc == 0) {
-        rc = fsx_path(path, err, "%s/spec.json", job->folder);
-    }
-    if (rc == 0 && fsx_exists(path)) {
-        rc = spec_compare(job, path, err);
-    } else if (rc == 0 && foreign) {
-        rc = err_set(err, ERR_CONFLICT, "%s is not empty and no job folder", job->folder);
-    } else if (rc == 0) {
-        rc = spec_store(job, path, err);
+        rc = made ? spec_compare(job, spec, err) : spec_store(job, spec, err);
     }
     return rc == 0 ? attempt_choose(job, newest, err) : rc;
 }
