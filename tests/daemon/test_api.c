@@ -1,6 +1,8 @@
 /* The routes: what they take, what they answer. */
 #include "tests/daemon/http_fixture.h"
 
+#include "daemon/problem.h"
+
 #define ID "0000000000000001"
 
 static const char *const history[] = {
@@ -432,6 +434,32 @@ static void openapi_has_every_route_and_its_references_resolve(void **state)
     cJSON_Delete(json);
 }
 
+static void docs_name_every_route_option_and_code(void **state)
+{
+    (void)state;
+    struct buf docs;
+    struct err err = {0};
+    char text[128];
+    buf_init(&docs, 1 << 20);
+    if (fsx_read(&docs, HEBB_SOURCE_DIR "/docs/api.md", &err))
+        fail_msg("%s", err.text);
+    for (int i = 0; i < PROBLEM_COUNT; i++) {
+        snprintf(text, sizeof(text), "| %d | `%s` |", problem_status((enum problem)i),
+                 problem_code((enum problem)i));
+        if (!strstr(docs.data, text))
+            fail_msg("docs/api.md has no row %s", text);
+    }
+    for (const struct api_route *route = api_routes; route->path; route++) {
+        const char *last = strrchr(route->path, '/');
+        if (!strstr(docs.data, last[1] == '{' ? "/v1/jobs/ID`" : last + 1))
+            fail_msg("docs/api.md does not name %s", route->path);
+        for (const struct api_option *o = route->options; o && o->name; o++)
+            if (snprintf(text, sizeof(text), "%s=", o->name), !strstr(docs.data, text))
+                fail_msg("docs/api.md does not name option %s of %s", o->name, route->path);
+    }
+    buf_release(&docs);
+}
+
 static void spec_is_the_schema_of_a_job(void **state)
 {
     struct fixture *f = *state;
@@ -507,6 +535,7 @@ int main(void)
         T(a_log_is_read_in_pieces_that_join),
         T(a_log_that_is_not_there_yet_is_empty_and_links_are_not_followed),
         T(openapi_has_every_route_and_its_references_resolve),
+        cmocka_unit_test(docs_name_every_route_option_and_code),
         T(spec_is_the_schema_of_a_job),
         T(metrics_are_prometheus_text),
         T(readyz_says_version_and_slots),
