@@ -97,7 +97,8 @@ static int log_open(struct api_request *request, int64_t attempt, int *fd, int64
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (*fd < 0)
         return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
-                       "log of attempt %lld of job %s: %s", (long long)attempt, request->id, strerror(errno));
+                       "log of attempt %lld of job %s: %s", (long long)attempt, request->id,
+                       strerror(errno));
     struct stat stat;
     if (fstat(*fd, &stat) || !S_ISREG(stat.st_mode)) {
         close(*fd);

@@ -1,5 +1,5 @@
-/* The XXH3-128 of a block of memory as text: what names a content (idempotency of submissions, static files). Not against
- * someone who makes collisions on purpose. */
+/* The XXH3-128 of a block of memory as text: what names a content (idempotency of submissions,
+ * static files). Not against someone who makes collisions on purpose. */
 #ifndef HEBB_FORMAT_DIGEST_H
 #define HEBB_FORMAT_DIGEST_H
 
