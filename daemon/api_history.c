@@ -3,6 +3,7 @@
 #include "daemon/jobs.h"
 #include "daemon/problem.h"
 #include "proto/base/fsx.h"
+#include "proto/json/json.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,6 +71,31 @@ void api_topology(struct api_request *request, struct api_answer *answer)
         problem_set_err(answer, rc, &err);
 }
 
+/* Drops the checkpoints that the worker has removed since (train.keep): the store knows when
+ * each was published, the job's folder which are still there. */
+static int keep_published(struct api_request *request, struct buf *body, struct err *err)
+{
+    char folder[FSX_PATH_MAX], path[FSX_PATH_MAX];
+    int rc = jobs_path(request->daemon->jobs, request->id, folder, sizeof(folder), err);
+    cJSON *json = NULL;
+    if (!rc)
+        rc = json_parse(&json, body->data, body->len, err);
+    if (rc)
+        return rc;
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "checkpoints");
+    for (cJSON *next, *item = list ? list->child : NULL; item; item = next) {
+        next = item->next;
+        const char *name = json_string(item, "path");
+        rc = fsx_path(path, err, "%s/%s/manifest.json", folder, name ? name : "");
+        if (rc || !fsx_exists(path))
+            cJSON_Delete(cJSON_DetachItemViaPointer(list, item));
+    }
+    buf_clear(body);
+    json_print(json, body);
+    cJSON_Delete(json);
+    return body->failed ? err_set(err, ERR_NO_MEMORY, "checkpoints: out of memory") : 0;
+}
+
 void api_checkpoints(struct api_request *request, struct api_answer *answer)
 {
     struct job_row job;
@@ -78,6 +104,8 @@ void api_checkpoints(struct api_request *request, struct api_answer *answer)
     struct err err = {0};
     answer->status = 200;
     int rc = store_checkpoints(request->daemon->store, request->id, &answer->body, &err);
+    if (!rc)
+        rc = keep_published(request, &answer->body, &err);
     if (rc)
         problem_set_err(answer, rc, &err);
 }

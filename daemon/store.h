@@ -162,9 +162,9 @@ int store_progress(struct store *store, const char *id, struct job_progress *out
                    struct err *err);
 
 /* Columns of a series, decimated to at most `points` rows keeping each bucket's minimum and
- * maximum of the first key. keys: step columns loss grad_norm lr step_ms tokens_per_s tokens,
- * and eval_loss, perplexity. Appends {"step": [...], "loss": [...], "eval_step": [...],
- * "eval_loss": [...]} to out. ERR_INVALID for an unknown key. */
+ * maximum of the first key, and the two ends. keys: step columns loss grad_norm lr step_ms
+ * tokens_per_s tokens, and eval_loss, perplexity. Appends {"step": [...], "loss": [...],
+ * "eval_step": [...], "eval_loss": [...]} to out. ERR_INVALID for an unknown key. */
 int store_series(struct store *store, const char *id, const char *const *keys, size_t key_count,
                  int64_t from, int64_t to, size_t points, struct buf *out, struct err *err);
 /* {"refreshes": [{"refresh", "step", "zeta", "layers": [...]}]}; layer NULL: all. */

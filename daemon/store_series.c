@@ -173,7 +173,7 @@ static int read_rows(struct store *store, struct output *output, int64_t stream,
     query_int(&query, from);
     query_int(&query, to);
     bool row, thin = count > points;
-    uint64_t buckets = points / 2 > 0 ? points / 2 : 1, current = 0;
+    uint64_t buckets = points >= 4 ? (points - 2) / 2 : 0, current = 0;
     struct bucket bucket = {.seen = 0};
     while ((code = query_next(&query, &row, err)) == 0 && row) {
         struct point point;
@@ -182,11 +182,17 @@ static int read_rows(struct store *store, struct output *output, int64_t stream,
             output_point(output, &point);
             continue;
         }
-        uint64_t at = index++ * buckets / count;
-        if (at != current)
+        if (index == 0 || index == count - 1) { /* the ends of a curve always go out */
             bucket_flush(&bucket, output);
-        current = at;
-        bucket_add(&bucket, &point, table->wanted[0]);
+            output_point(output, &point);
+        } else if (buckets > 0) {
+            uint64_t at = (index - 1) * buckets / (count - 2);
+            if (at != current)
+                bucket_flush(&bucket, output);
+            current = at;
+            bucket_add(&bucket, &point, table->wanted[0]);
+        }
+        index++;
     }
     if (code == 0)
         bucket_flush(&bucket, output);

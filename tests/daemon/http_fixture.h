@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,8 +52,8 @@ struct fixture {
     sem_t called;
     void (*call)(struct fixture *fixture, void *context);
     void *call_context;
-    bool fail_commit;      /* of the loop's thread */
-    int commits, failures; /* of turns that had held answers */
+    bool fail_commit;             /* of the loop's thread */
+    atomic_int commits, failures; /* of turns that had held answers */
 };
 
 /* --- jobs --- */

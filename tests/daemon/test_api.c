@@ -321,12 +321,21 @@ static void topology_is_told_per_refresh_and_matrix(void **state)
     cJSON_Delete(json);
 }
 
-static void checkpoints_are_listed_with_bytes_and_loss(void **state)
+static void checkpoints_are_listed_while_they_are_on_disk(void **state)
 {
     struct fixture *f = *state;
+    char folder[256], manifest[300];
     submit_one(f);
     ingest(f, ID, history);
     cJSON *json = json_of(get(f, "/v1/jobs/" ID "/checkpoints"));
+    assert_int_equal(cJSON_GetArraySize(json_array(json, "checkpoints")), 0); /* pruned */
+    cJSON_Delete(json);
+    snprintf(folder, sizeof(folder), "%s/jobs/" ID "/checkpoints/step-00000003",
+             f->daemon.config.state_dir);
+    snprintf(manifest, sizeof(manifest), "%s/manifest.json", folder);
+    assert_int_equal(fsx_mkdirs(folder, 0700, NULL), 0);
+    assert_int_equal(fsx_publish(manifest, "{}", 2, 0600, NULL), 0);
+    json = json_of(get(f, "/v1/jobs/" ID "/checkpoints"));
     const cJSON *row = cJSON_GetArrayItem(json_array(json, "checkpoints"), 0);
     assert_true(number_at(row, "step") == 3 && number_at(row, "bytes") == 1234);
     assert_true(number_at(row, "loss") == 4.5);
@@ -531,7 +540,7 @@ int main(void)
         T(series_come_as_columns_of_equal_length),
         T(progress_and_last_seq_follow_the_events),
         T(topology_is_told_per_refresh_and_matrix),
-        T(checkpoints_are_listed_with_bytes_and_loss),
+        T(checkpoints_are_listed_while_they_are_on_disk),
         T(a_log_is_read_in_pieces_that_join),
         T(a_log_that_is_not_there_yet_is_empty_and_links_are_not_followed),
         T(openapi_has_every_route_and_its_references_resolve),
