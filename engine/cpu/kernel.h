@@ -42,16 +42,18 @@ struct cpu_kernels {
                       size_t columns);
     float (*dot)(const float *a, const float *b, size_t count);
 
-    /* Rows [first, last) of one panel of y = x W^T. */
-    void (*nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t first,
-                       size_t last);
-    /* Columns of the groups [first, last) of one panel of dx = (or += if accumulate) dy W. */
-    void (*nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, size_t first,
-                          size_t last, bool accumulate);
-    /* Adds one panel's share to dvalues, rows [first, last), columns of column block `block`.
-     */
+    /* One panel's share of one block of columns (forward, backward_w) or rows (backward_x).
+     * next: the block of an activation that is needed afterwards, to be prefetched. Rows
+     * [first, last) of y = x W^T; block 0 overwrites, the others add. */
+    void (*nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
+                       size_t block, size_t first, size_t last);
+    /* Columns of the groups [first, last) of dx += dy W, or = if fresh. */
+    void (*nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, const float *next,
+                          size_t block, size_t first, size_t last, bool fresh);
+    /* Rows [first, last) of dvalues += dy^T x. */
     void (*nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
-                          const float *x, size_t block, size_t first, size_t last);
+                          const float *x, const float *next, size_t block, size_t first,
+                          size_t last);
 
     void (*add)(float *out, const float *a, const float *b, size_t count);
     void (*exponential)(float *out, const float *x, size_t count);

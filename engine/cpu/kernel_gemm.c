@@ -8,6 +8,22 @@ enum {
     GEMM_DEPTH = 64, /* rows of b that stay in the first-level cache */
 };
 
+/* Asks for what `rows` rows of a need at the next depth. Along rows that is a few lines of
+ * each; down columns it is a line of each of the next rows of memory, one at each step k. */
+INLINE void gemm_prefetch_rows(const float *a, size_t rows, size_t row_step)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < GEMM_DEPTH; k += 16)
+            __builtin_prefetch(
+                (const void *)((uintptr_t)a + (i * row_step + GEMM_DEPTH + k) * sizeof *a));
+}
+
+INLINE void gemm_prefetch_column(const float *a, size_t k, size_t column_step)
+{
+    __builtin_prefetch(
+        (const void *)((uintptr_t)a + (k + GEMM_DEPTH) * column_step * sizeof *a));
+}
+
 /* rows <= GEMM_ROWS is a constant wherever this is inlined. */
 INLINE void gemm_rows(size_t rows, float *c, size_t ldc, const float *a, size_t row_step,
                       size_t column_step, const float *b, size_t ldb, size_t K, bool accumulate)
@@ -15,8 +31,12 @@ INLINE void gemm_rows(size_t rows, float *c, size_t ldc, const float *a, size_t 
     vec sum[GEMM_ROWS][GEMM_PART];
     UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < GEMM_PART; j++)
         sum[i][j] = accumulate ? vec_load(c + i * ldc + j * VEC) : (vec){0};
+    if (column_step == 1)
+        gemm_prefetch_rows(a, rows, row_step);
     for (size_t k = 0; k < K; k++) {
         vec bk[GEMM_PART];
+        if (column_step != 1)
+            gemm_prefetch_column(a, k, column_step);
         UNROLL for (size_t j = 0; j < GEMM_PART; j++) bk[j] = vec_load(b + k * ldb + j * VEC);
         UNROLL for (size_t i = 0; i < rows; i++)
         {

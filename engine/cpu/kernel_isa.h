@@ -40,12 +40,14 @@ void KERNEL(gemm)(float *c, size_t ldc, const float *a, size_t row_step, size_t 
                   const float *b, size_t ldb, size_t M, size_t K, bool accumulate);
 void KERNEL(transpose)(float *out, size_t ldo, const float *in, size_t ldi, size_t rows,
                        size_t columns);
-void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t first,
-                        size_t last);
-void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, size_t first,
-                           size_t last, bool accumulate);
+void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
+                        size_t block, size_t first, size_t last);
+void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy,
+                           const float *next, size_t block, size_t first, size_t last,
+                           bool fresh);
 void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
-                           const float *x, size_t block, size_t first, size_t last);
+                           const float *x, const float *next, size_t block, size_t first,
+                           size_t last);
 void KERNEL(add)(float *out, const float *a, const float *b, size_t count);
 void KERNEL(exponential)(float *out, const float *x, size_t count);
 void KERNEL(swiglu_forward)(float *out, const float *gate, const float *up, size_t count);

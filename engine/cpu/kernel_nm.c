@@ -32,10 +32,9 @@ struct prefetch {
     size_t next, bytes; /* offset, and bytes of each step */
 };
 
-INLINE struct prefetch prefetch_plan(const float *activation, size_t feature, size_t steps)
+INLINE struct prefetch prefetch_plan(const float *block, size_t steps)
 {
-    return (struct prefetch){activation, feature * CPU_BLOCK_BYTES,
-                             (BLOCK_LINES / (steps + 1) + 1) * LINE};
+    return (struct prefetch){block, 0, (BLOCK_LINES / (steps + 1) + 1) * LINE};
 }
 
 INLINE void prefetch_step(struct prefetch *plan)
@@ -73,33 +72,28 @@ INLINE void nm_forward_rows(size_t rows, float *y, const char *x, const float *v
         vec_store(y + i * CPU_PANEL + j * VEC, sum[i][j]);
 }
 
-void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, size_t first,
-                        size_t last)
+void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
+                        size_t block, size_t first, size_t last)
 {
-    for (size_t column = 0; column < w->din; column += w->block) {
-        size_t start = column / w->m * w->n;
-        size_t count = min_size(w->block, w->din - column) / w->m * w->n;
-        for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
-            const char *block = (const char *)(x + column * CPU_PANEL + lane);
-            struct prefetch plan =
-                prefetch_plan(x, column + w->block, (last - first) / NM_ROWS);
-            size_t o = first;
-            for (; o + NM_ROWS <= last; o += NM_ROWS) {
-                prefetch_step(&plan);
-                for (size_t i = 0; i < NM_ROWS; i++)
-                    prefetch_row(w, w->values, (o + AHEAD + i) * w->kept + start, count, 0);
-                if (column == 0)
-                    prefetch_range(y, (o + AHEAD) * CPU_BLOCK_BYTES, NM_ROWS * CPU_BLOCK_BYTES,
-                                   1);
-                nm_forward_rows(NM_ROWS, y + o * CPU_PANEL + lane, block,
-                                w->values + o * w->kept + start,
-                                w->forward + o * w->kept + start, w->kept, count, column == 0);
-            }
-            for (; o < last; o++)
-                nm_forward_rows(1, y + o * CPU_PANEL + lane, block,
-                                w->values + o * w->kept + start,
-                                w->forward + o * w->kept + start, w->kept, count, column == 0);
+    size_t column = block * w->block, start = column / w->m * w->n;
+    size_t count = min_size(w->block, w->din - column) / w->m * w->n;
+    for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+        const char *lanes = (const char *)(x + column * CPU_PANEL + lane);
+        struct prefetch plan = prefetch_plan(next, (last - first) / NM_ROWS);
+        size_t o = first;
+        for (; o + NM_ROWS <= last; o += NM_ROWS) {
+            prefetch_step(&plan);
+            for (size_t i = 0; i < NM_ROWS; i++)
+                prefetch_row(w, w->values, (o + AHEAD + i) * w->kept + start, count, 0);
+            if (block == 0)
+                prefetch_range(y, (o + AHEAD) * CPU_BLOCK_BYTES, NM_ROWS * CPU_BLOCK_BYTES, 1);
+            nm_forward_rows(NM_ROWS, y + o * CPU_PANEL + lane, lanes,
+                            w->values + o * w->kept + start, w->forward + o * w->kept + start,
+                            w->kept, count, block == 0);
         }
+        for (; o < last; o++)
+            nm_forward_rows(1, y + o * CPU_PANEL + lane, lanes, w->values + o * w->kept + start,
+                            w->forward + o * w->kept + start, w->kept, count, block == 0);
     }
 }
 
@@ -146,32 +140,28 @@ INLINE void nm_column(float *dx, const float *dy, const float *values, const uin
     UNROLL for (size_t j = 0; j < PART; j++) vec_store(dx + j * VEC, sum[j]);
 }
 
-void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, size_t first,
-                           size_t last, bool accumulate)
+void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy,
+                           const float *next, size_t block, size_t first, size_t last,
+                           bool fresh)
 {
-    for (size_t row = 0; row < w->dout; row += CPU_BLOCK) {
-        size_t rows = min_size(CPU_BLOCK, w->dout - row);
-        const uint8_t *counts = w->counts + row / CPU_BLOCK * w->din;
-        bool fresh = row == 0 && !accumulate;
-        for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
-            struct prefetch plan = prefetch_plan(dy, row + CPU_BLOCK, (last - first) * w->m);
-            const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
-            for (size_t g = first; g < last; g++) {
-                const float *values = w->values + row * w->kept + g * w->n;
-                for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
-                    prefetch_step(&plan);
-                    /* The values a line further on, two rows of the block for each column. */
-                    size_t ahead = 2 * column % CPU_BLOCK;
-                    prefetch_range(values, (ahead * w->kept + 16) * sizeof *values, LINE, 0);
-                    prefetch_range(values, ((ahead + 1) * w->kept + 16) * sizeof *values, LINE,
-                                   0);
-                    if (row == 0)
-                        prefetch_range(dx, (column + AHEAD) * CPU_BLOCK_BYTES, CPU_BLOCK_BYTES,
-                                       1);
-                    nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane,
-                              values, links, w->kept, counts[column], fresh);
-                    links += counts[column];
-                }
+    size_t row = block * CPU_BLOCK, rows = min_size(CPU_BLOCK, w->dout - row);
+    const uint8_t *counts = w->counts + block * w->din;
+    for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
+        struct prefetch plan = prefetch_plan(next, (last - first) * w->m);
+        const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
+        for (size_t g = first; g < last; g++) {
+            const float *values = w->values + row * w->kept + g * w->n;
+            for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
+                prefetch_step(&plan);
+                /* The values a line further on, two rows of the block for each column. */
+                size_t ahead = 2 * column % CPU_BLOCK;
+                prefetch_range(values, (ahead * w->kept + 16) * sizeof *values, LINE, 0);
+                prefetch_range(values, ((ahead + 1) * w->kept + 16) * sizeof *values, LINE, 0);
+                if (block == 0)
+                    prefetch_range(dx, (column + AHEAD) * CPU_BLOCK_BYTES, CPU_BLOCK_BYTES, 1);
+                nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane, values,
+                          links, w->kept, counts[column], fresh);
+                links += counts[column];
             }
         }
     }
@@ -269,13 +259,14 @@ INLINE void nm_backward_w_row(float *dvalues, const vec *dy, const char *x,
 }
 
 void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
-                           const float *x, size_t block, size_t first, size_t last)
+                           const float *x, const float *next, size_t block, size_t first,
+                           size_t last)
 {
     size_t column = block * w->block, start = column / w->m * w->n;
     size_t count = min_size(w->block, w->din - column) / w->m * w->n;
     for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
         const char *lanes = (const char *)(x + column * CPU_PANEL + lane);
-        struct prefetch plan = prefetch_plan(x, w->din + column, last - first);
+        struct prefetch plan = prefetch_plan(next, last - first);
         for (size_t o = first; o < last; o++) {
             prefetch_step(&plan);
             prefetch_row(w, dvalues, (o + AHEAD) * w->kept + start, count, 1);

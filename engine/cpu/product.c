@@ -8,26 +8,52 @@
 enum {
     STRIP = 256,     /* rows of y or columns of dx of a task: 64 KiB of a panel */
     TILE_ROWS = 256, /* rows of a tile of weights: 64 KiB with CPU_PANEL columns */
+    GROUP = 4,       /* panels of a task of an N:M product */
     TILES = 4,       /* tiles of a task of the dense gradient */
 };
 
+/* What a product reads and writes: activations of `from` and `to` features. */
 struct product_job {
     const struct cpu_kernels *kernels;
     struct cpu_nm nm;
     float *out;
     const float *in, *w; /* w: dense only */
-    size_t din, dout, strips;
+    size_t from, to, panels, strips;
     bool accumulate;
 };
+
+static float *panel_out(const struct product_job *job, size_t p)
+{
+    return job->out + p * job->to * CPU_PANEL;
+}
+
+static const float *panel_in(const struct product_job *job, size_t p)
+{
+    return job->in + p * job->from * CPU_PANEL;
+}
+
+/* A task of an N:M product goes through a group of panels block by block, so that a block of
+ * the weights is read from memory once for the group. Where that walk goes after panel p, block
+ * `block` of `step` features: */
+static const float *walk_next(const struct product_job *job, size_t p, size_t block,
+                              size_t step)
+{
+    size_t first = p / GROUP * GROUP, last = cpu_min(first + GROUP, job->panels);
+    size_t next = p + 1 < last ? p + 1 : first, feature = (block + (next == first)) * step;
+    return panel_in(job, next) + cpu_min(feature, job->from - 1) * CPU_PANEL;
+}
 
 static void nm_forward_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct product_job *job = context;
-    size_t p = task / job->strips, first = task % job->strips * STRIP;
-    job->kernels->nm_forward(&job->nm, job->out + p * job->dout * CPU_PANEL,
-                             job->in + p * job->din * CPU_PANEL, first,
-                             cpu_min(first + STRIP, job->dout));
+    size_t first = task % job->strips * STRIP, last = cpu_min(first + STRIP, job->to);
+    size_t from = task / job->strips * GROUP, end = cpu_min(from + GROUP, job->panels);
+    for (size_t block = 0; block < cpu_blocks(job->from, job->nm.block); block++)
+        for (size_t p = from; p < end; p++)
+            job->kernels->nm_forward(&job->nm, panel_out(job, p), panel_in(job, p),
+                                     walk_next(job, p, block, job->nm.block), block, first,
+                                     last);
 }
 
 void cpu_nm_forward(struct device *dev, real *y, const real *x, const struct nm *w, size_t rows)
@@ -36,21 +62,25 @@ void cpu_nm_forward(struct device *dev, real *y, const real *x, const struct nm 
                               .nm = cpu_pack_view(w),
                               .out = y,
                               .in = x,
-                              .din = w->din,
-                              .dout = w->dout,
+                              .from = w->din,
+                              .to = w->dout,
+                              .panels = cpu_panels(rows),
                               .strips = cpu_blocks(w->dout, STRIP)};
-    pool_run(dev->pool, cpu_panels(rows) * job.strips, nm_forward_task, &job);
+    pool_run(dev->pool, cpu_blocks(job.panels, GROUP) * job.strips, nm_forward_task, &job);
 }
 
 static void nm_backward_x_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct product_job *job = context;
-    size_t groups = STRIP / job->nm.m, all = job->din / job->nm.m;
-    size_t p = task / job->strips, first = task % job->strips * groups;
-    job->kernels->nm_backward_x(&job->nm, job->out + p * job->din * CPU_PANEL,
-                                job->in + p * job->dout * CPU_PANEL, first,
-                                cpu_min(first + groups, all), job->accumulate);
+    size_t groups = STRIP / job->nm.m, first = task % job->strips * groups;
+    size_t last = cpu_min(first + groups, job->to / job->nm.m);
+    size_t from = task / job->strips * GROUP, end = cpu_min(from + GROUP, job->panels);
+    for (size_t block = 0; block < cpu_blocks(job->from, CPU_BLOCK); block++)
+        for (size_t p = from; p < end; p++)
+            job->kernels->nm_backward_x(&job->nm, panel_out(job, p), panel_in(job, p),
+                                        walk_next(job, p, block, CPU_BLOCK), block, first, last,
+                                        block == 0 && !job->accumulate);
 }
 
 void cpu_nm_backward_x(struct device *dev, real *dx, const real *dy, const struct nm *w,
@@ -60,11 +90,12 @@ void cpu_nm_backward_x(struct device *dev, real *dx, const real *dy, const struc
                               .nm = cpu_pack_view(w),
                               .out = dx,
                               .in = dy,
-                              .din = w->din,
-                              .dout = w->dout,
+                              .from = w->dout,
+                              .to = w->din,
+                              .panels = cpu_panels(rows),
                               .strips = cpu_blocks(nm_groups(w), STRIP / w->m),
                               .accumulate = accumulate};
-    pool_run(dev->pool, cpu_panels(rows) * job.strips, nm_backward_x_task, &job);
+    pool_run(dev->pool, cpu_blocks(job.panels, GROUP) * job.strips, nm_backward_x_task, &job);
 }
 
 struct gradient_job {
@@ -80,11 +111,14 @@ static void nm_backward_w_task(void *context, size_t task, unsigned thread)
     (void)thread;
     const struct gradient_job *job = context;
     size_t block = task / job->strips, first = task % job->strips * TILE_ROWS;
-    for (size_t p = 0; p < job->panels; p++)
+    size_t panel = job->nm.din * CPU_PANEL;
+    for (size_t p = 0; p < job->panels; p++) {
+        const float *x = job->x + p * panel, *next = p + 1 < job->panels ? x + panel : job->x;
         job->kernels->nm_backward_w(&job->nm, job->dvalues,
-                                    job->dy + p * job->nm.dout * CPU_PANEL,
-                                    job->x + p * job->nm.din * CPU_PANEL, block, first,
+                                    job->dy + p * job->nm.dout * CPU_PANEL, x,
+                                    next + block * job->nm.block * CPU_PANEL, block, first,
                                     cpu_min(first + TILE_ROWS, job->nm.dout));
+    }
 }
 
 void cpu_nm_backward_w(struct device *dev, real *dvalues, const real *dy, const real *x,
@@ -106,10 +140,9 @@ static void dense_forward_task(void *context, size_t task, unsigned thread)
     (void)thread;
     const struct product_job *job = context;
     size_t p = task / job->strips, first = task % job->strips * STRIP;
-    job->kernels->gemm(job->out + (p * job->dout + first) * CPU_PANEL, CPU_PANEL,
-                       job->w + first * job->din, job->din, 1,
-                       job->in + p * job->din * CPU_PANEL, CPU_PANEL,
-                       cpu_min(STRIP, job->dout - first), job->din, false);
+    job->kernels->gemm(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL,
+                       job->w + first * job->from, job->from, 1, panel_in(job, p), CPU_PANEL,
+                       cpu_min(STRIP, job->to - first), job->from, false);
 }
 
 void cpu_dense_forward(struct device *dev, real *y, const real *x, const real *w, size_t rows,
@@ -119,10 +152,11 @@ void cpu_dense_forward(struct device *dev, real *y, const real *x, const real *w
                               .out = y,
                               .in = x,
                               .w = w,
-                              .din = din,
-                              .dout = dout,
+                              .from = din,
+                              .to = dout,
+                              .panels = cpu_panels(rows),
                               .strips = cpu_blocks(dout, STRIP)};
-    pool_run(dev->pool, cpu_panels(rows) * job.strips, dense_forward_task, &job);
+    pool_run(dev->pool, job.panels * job.strips, dense_forward_task, &job);
 }
 
 static void dense_backward_x_task(void *context, size_t task, unsigned thread)
@@ -130,9 +164,9 @@ static void dense_backward_x_task(void *context, size_t task, unsigned thread)
     (void)thread;
     const struct product_job *job = context;
     size_t p = task / job->strips, first = task % job->strips * STRIP;
-    job->kernels->gemm(job->out + (p * job->din + first) * CPU_PANEL, CPU_PANEL, job->w + first,
-                       1, job->din, job->in + p * job->dout * CPU_PANEL, CPU_PANEL,
-                       cpu_min(STRIP, job->din - first), job->dout, job->accumulate);
+    job->kernels->gemm(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL, job->w + first, 1,
+                       job->to, panel_in(job, p), CPU_PANEL, cpu_min(STRIP, job->to - first),
+                       job->from, job->accumulate);
 }
 
 void cpu_dense_backward_x(struct device *dev, real *dx, const real *dy, const real *w,
@@ -142,11 +176,12 @@ void cpu_dense_backward_x(struct device *dev, real *dx, const real *dy, const re
                               .out = dx,
                               .in = dy,
                               .w = w,
-                              .din = din,
-                              .dout = dout,
+                              .from = dout,
+                              .to = din,
+                              .panels = cpu_panels(rows),
                               .strips = cpu_blocks(din, STRIP),
                               .accumulate = accumulate};
-    pool_run(dev->pool, cpu_panels(rows) * job.strips, dense_backward_x_task, &job);
+    pool_run(dev->pool, job.panels * job.strips, dense_backward_x_task, &job);
 }
 
 /* One panel's share of a tile of dw. The tile of x is turned to (token, feature), so that the
