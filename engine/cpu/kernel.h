@@ -47,9 +47,13 @@ struct cpu_kernels {
      * [first, last) of y = x W^T; block 0 overwrites, the others add. */
     void (*nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
                        size_t block, size_t first, size_t last);
-    /* Columns of the groups [first, last) of dx += dy W, or = if fresh. */
+    /* The values of row block `block`, groups [first, last), in the order of w->backward. */
+    void (*nm_gather)(const struct cpu_nm *w, float *values, size_t block, size_t first,
+                      size_t last);
+    /* Columns of the groups [first, last) of dx += dy W, or = if fresh. values: gathered. */
     void (*nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, const float *next,
-                          size_t block, size_t first, size_t last, bool fresh);
+                          const float *values, size_t block, size_t first, size_t last,
+                          bool fresh);
     /* Rows [first, last) of dvalues += dy^T x. */
     void (*nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
                           const float *x, const float *next, size_t block, size_t first,

@@ -1,5 +1,6 @@
 /* The three products of an N:M matrix with one panel. */
 #include "engine/cpu/kernel_isa.h"
+#include <string.h>
 
 enum {
     NM_ROWS = VEC == 16 ? 2 : 1, /* rows at a time in the forward product: 8 independent sums */
@@ -97,6 +98,39 @@ void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, const 
     }
 }
 
+enum { GATHER = 16 }; /* values of a row taken at once: at least one group, since n <= 15 */
+
+/* Values of one column of groups lie a row apart, often in one set of the cache; so a tile of
+ * GATHER values of each row of the block is copied first. */
+void KERNEL(nm_gather)(const struct cpu_nm *w, float *values, size_t block, size_t first,
+                       size_t last)
+{
+    float tile[CPU_BLOCK * GATHER];
+    size_t row = block * CPU_BLOCK, rows = min_size(CPU_BLOCK, w->dout - row);
+    const uint8_t *counts = w->counts + block * w->din;
+    const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
+    for (size_t g = first; g < last; g += GATHER / w->n) {
+        size_t groups = min_size(GATHER / w->n, last - g), width = groups * w->n;
+        for (size_t r = 0; r < rows; r++) {
+            const float *from = w->values + (row + r) * w->kept + g * w->n;
+            if (g * w->n + GATHER <= w->kept)
+                memcpy(tile + r * GATHER, from, GATHER * sizeof *tile);
+            else
+                memcpy(tile + r * GATHER, from, width * sizeof *tile);
+        }
+        for (size_t i = 0; i < groups; i++) {
+            size_t count = 0;
+            for (size_t column = 0; column < w->m; column++)
+                count += counts[(g + i) * w->m + column];
+            for (size_t k = 0; k < count; k++)
+                values[k] =
+                    tile[(size_t)(links[k] >> 8) * GATHER + (links[k] & 0xffU) + i * w->n];
+            values += count;
+            links += count;
+        }
+    }
+}
+
 /* p, of which the compiler knows nothing: else it keeps one base per vector of a row, runs out
  * of registers and reloads them for every link. */
 INLINE const float *opaque(const float *p)
@@ -105,23 +139,21 @@ INLINE const float *opaque(const float *p)
     return p;
 }
 
-/* sum += the k-th link's value times the lanes of its row of dy. */
-INLINE void nm_link(vec *sum, const char *dy, const float *values, uint16_t link, size_t kept)
+/* sum += a link's value times the lanes of its row of dy. */
+INLINE void nm_link(vec *sum, const char *dy, float value, uint16_t link)
 {
     const float *lanes = opaque((const float *)(const void *)(dy + (link & 0xff00U)));
-    float value = values[(size_t)(link >> 8) * kept + (link & 0xffU)];
     UNROLL for (size_t j = 0; j < PART; j++) sum[j] += value * vec_load(lanes + j * VEC);
 }
 
 /* One column of dx against the `count` links that it has in one row block. With few registers a
  * sum (PART < 8) odd and even links are summed apart, so that no addition waits for the last.
  */
-INLINE void nm_column(float *dx, const float *dy, const float *values, const uint16_t *links,
-                      size_t kept, size_t count, bool fresh)
+INLINE void nm_column(float *dx, const char *dy, const float *values, const uint16_t *links,
+                      size_t count, bool fresh)
 {
     _Static_assert(CPU_BLOCK_BYTES == 1 << 8, "a link's high byte is its row's offset / 256");
     vec sum[PART], odd[PART];
-    const char *block = (const char *)dy;
     size_t k = 0;
     UNROLL for (size_t j = 0; j < PART; j++)
     {
@@ -130,39 +162,34 @@ INLINE void nm_column(float *dx, const float *dy, const float *values, const uin
     }
     if (PART < 8) {
         for (; k + 2 <= count; k += 2) {
-            nm_link(sum, block, values, links[k], kept);
-            nm_link(odd, block, values, links[k + 1], kept);
+            nm_link(sum, dy, values[k], links[k]);
+            nm_link(odd, dy, values[k + 1], links[k + 1]);
         }
         UNROLL for (size_t j = 0; j < PART; j++) sum[j] += odd[j];
     }
     for (; k < count; k++)
-        nm_link(sum, block, values, links[k], kept);
+        nm_link(sum, dy, values[k], links[k]);
     UNROLL for (size_t j = 0; j < PART; j++) vec_store(dx + j * VEC, sum[j]);
 }
 
 void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy,
-                           const float *next, size_t block, size_t first, size_t last,
-                           bool fresh)
+                           const float *next, const float *values, size_t block, size_t first,
+                           size_t last, bool fresh)
 {
     size_t row = block * CPU_BLOCK, rows = min_size(CPU_BLOCK, w->dout - row);
     const uint8_t *counts = w->counts + block * w->din;
     for (size_t lane = 0; lane < CPU_PANEL; lane += PART_LANES) {
         struct prefetch plan = prefetch_plan(next, (last - first) * w->m);
         const uint16_t *links = w->backward + row * w->kept + first * w->n * rows;
-        for (size_t g = first; g < last; g++) {
-            const float *values = w->values + row * w->kept + g * w->n;
-            for (size_t column = g * w->m; column < (g + 1) * w->m; column++) {
-                prefetch_step(&plan);
-                /* The values a line further on, two rows of the block for each column. */
-                size_t ahead = 2 * column % CPU_BLOCK;
-                prefetch_range(values, (ahead * w->kept + 16) * sizeof *values, LINE, 0);
-                prefetch_range(values, ((ahead + 1) * w->kept + 16) * sizeof *values, LINE, 0);
-                if (block == 0)
-                    prefetch_range(dx, (column + AHEAD) * CPU_BLOCK_BYTES, CPU_BLOCK_BYTES, 1);
-                nm_column(dx + column * CPU_PANEL + lane, dy + row * CPU_PANEL + lane, values,
-                          links, w->kept, counts[column], fresh);
-                links += counts[column];
-            }
+        const char *lanes = (const char *)(dy + row * CPU_PANEL + lane);
+        size_t done = 0;
+        for (size_t column = first * w->m; column < last * w->m; column++) {
+            prefetch_step(&plan);
+            if (block == 0)
+                prefetch_range(dx, (column + AHEAD) * CPU_BLOCK_BYTES, CPU_BLOCK_BYTES, 1);
+            nm_column(dx + column * CPU_PANEL + lane, lanes, values + done, links + done,
+                      counts[column], fresh);
+            done += counts[column];
         }
     }
 }

@@ -76,11 +76,14 @@ static void nm_backward_x_task(void *context, size_t task, unsigned thread)
     size_t groups = STRIP / job->nm.m, first = task % job->strips * groups;
     size_t last = cpu_min(first + groups, job->to / job->nm.m);
     size_t from = task / job->strips * GROUP, end = cpu_min(from + GROUP, job->panels);
-    for (size_t block = 0; block < cpu_blocks(job->from, CPU_BLOCK); block++)
+    float values[STRIP * CPU_BLOCK] __attribute__((aligned(64)));
+    for (size_t block = 0; block < cpu_blocks(job->from, CPU_BLOCK); block++) {
+        job->kernels->nm_gather(&job->nm, values, block, first, last);
         for (size_t p = from; p < end; p++)
             job->kernels->nm_backward_x(&job->nm, panel_out(job, p), panel_in(job, p),
-                                        walk_next(job, p, block, CPU_BLOCK), block, first, last,
-                                        block == 0 && !job->accumulate);
+                                        walk_next(job, p, block, CPU_BLOCK), values, block,
+                                        first, last, block == 0 && !job->accumulate);
+    }
 }
 
 void cpu_nm_backward_x(struct device *dev, real *dx, const real *dy, const struct nm *w,
