@@ -18,7 +18,7 @@ enum {
     TARGETS = 7,     /* matrices of a layer */
     PANEL = 64,      /* tokens of an activation's panel on the CPU */
     HEAD_ROWS = 256, /* tokens whose logits are in work */
-    VOCAB_BLOCK = 64,
+    VOCAB_BLOCK = 128,
     LOGIT_ROWS = 4,
     SCORE_PANEL = 64,           /* rows of regrowth scores in work */
     REFRESHER_BYTES = 224,      /* engine/sparse: struct refresher */
