@@ -4,6 +4,7 @@
  * every product is a small matrix times a panel: forward: scores have queries as lanes, (keys,
  * CPU_PANEL) for one block of queries at a time; backward (Dao et al. 2022): scores have keys
  * as lanes, one tile at a time, made again from q, k and lse; dS is transposed for dq. */
+#include "engine/cpu/blas.h"
 #include "engine/cpu/cpu.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -31,10 +32,10 @@ static bool attention_floats(size_t *out, size_t context, size_t head_dim)
     fits = fits && size_mul(&forward, 2, head) &&
            size_add(&forward, forward, 2 * head_dim * CPU_PANEL);
     fits = fits && size_add(&forward, forward, panels * CPU_TILE);
-    /* q, k, v, dout, dq, dk, dv; out of a block; p, dp, dp turned; lse, delta */
+    /* q, k, v, dout, dq, dk, dv; out of a block; p, dp; lse, delta */
     fits = fits && size_mul(&backward, 7, head) &&
            size_add(&backward, backward, head_dim * CPU_PANEL);
-    fits = fits && size_add(&backward, backward, 3 * CPU_TILE + 2 * panels * CPU_PANEL);
+    fits = fits && size_add(&backward, backward, 2 * CPU_TILE + 2 * panels * CPU_PANEL);
     *out = forward > backward ? forward : backward;
     return fits;
 }
@@ -124,6 +125,12 @@ static void scatter_head(float *act, const float *in, const struct head_place *a
         scatter_block(act, in + p * at->D * CPU_PANEL, at, p);
 }
 
+/* A block of a head as BLAS sees it: (D, CPU_PANEL) or a tile (CPU_PANEL, CPU_PANEL). */
+static struct blas_matrix tile(const float *data, bool turned)
+{
+    return (struct blas_matrix){data, CPU_PANEL, turned};
+}
+
 /* out (D, CPU_PANEL) for query block i; s: scores (keys up to the block's end, CPU_PANEL). */
 static void attend_block(const struct attention_job *job, float *out, float *lse, float *s,
                          const float *q, const float *k, const float *v,
@@ -133,15 +140,15 @@ static void attend_block(const struct attention_job *job, float *out, float *lse
     size_t D = at->D, panel = D * CPU_PANEL, keys = i * CPU_PANEL + block_lanes(at, i);
     float max[CPU_PANEL], sum[CPU_PANEL];
     for (size_t j = 0; j <= i; j++)
-        kernels->gemm(s + j * CPU_TILE, CPU_PANEL, k + j * panel, 1, CPU_PANEL, q, CPU_PANEL,
-                      block_lanes(at, j), D, false);
+        blas_product(s + j * CPU_TILE, CPU_PANEL, tile(k + j * panel, true), tile(q, false),
+                     block_lanes(at, j), CPU_PANEL, D, false);
     for (size_t key = 1; key < block_lanes(at, i); key++)
         for (size_t lane = 0; lane < key; lane++)
             s[i * CPU_TILE + key * CPU_PANEL + lane] = -INFINITY;
     kernels->softmax_lanes(s, max, sum, keys, job->scale, true);
     for (size_t j = 0; j <= i; j++)
-        kernels->gemm(out, CPU_PANEL, v + j * panel, CPU_PANEL, 1, s + j * CPU_TILE, CPU_PANEL,
-                      D, block_lanes(at, j), j > 0);
+        blas_product(out, CPU_PANEL, tile(v + j * panel, false), tile(s + j * CPU_TILE, false),
+                     D, CPU_PANEL, block_lanes(at, j), j > 0);
     for (size_t lane = 0; lane < CPU_PANEL; lane++) {
         lse[lane] = job->scale * max[lane] + logf(sum[lane]);
         sum[lane] = 1.0f / sum[lane];
@@ -200,7 +207,7 @@ void cpu_attention_forward(struct device *dev, real *out, real *lse, const real 
 struct backward_space {
     float *q, *k, *v, *dout, *dq, *dk, *dv; /* (blocks, D, CPU_PANEL) */
     float *out;                             /* (D, CPU_PANEL) */
-    float *p, *dp, *turned;                 /* tiles */
+    float *p, *dp;                          /* tiles */
     float *lse, *delta;                     /* (blocks * CPU_PANEL) */
 };
 
@@ -217,8 +224,7 @@ static struct backward_space backward_space(const struct attention_job *job, uns
     space.out = next;
     space.p = space.out + panel;
     space.dp = space.p + CPU_TILE;
-    space.turned = space.dp + CPU_TILE;
-    space.lse = space.turned + CPU_TILE;
+    space.lse = space.dp + CPU_TILE;
     space.delta = space.lse + blocks * CPU_PANEL;
     return space;
 }
@@ -252,23 +258,22 @@ static void backward_tile(const struct attention_job *job, const struct backward
     const struct cpu_kernels *kernels = job->kernels;
     size_t D = at->D, panel = D * CPU_PANEL, queries = block_lanes(at, i);
     const float *q = space->q + i * panel, *dout = space->dout + i * panel;
-    kernels->gemm(space->p, CPU_PANEL, q, 1, CPU_PANEL, space->k + j * panel, CPU_PANEL,
-                  queries, D, false);
-    kernels->gemm(space->dp, CPU_PANEL, dout, 1, CPU_PANEL, space->v + j * panel, CPU_PANEL,
-                  queries, D, false);
+    blas_product(space->p, CPU_PANEL, tile(q, true), tile(space->k + j * panel, false), queries,
+                 CPU_PANEL, D, false);
+    blas_product(space->dp, CPU_PANEL, tile(dout, true), tile(space->v + j * panel, false),
+                 queries, CPU_PANEL, D, false);
     if (i == j)
         for (size_t t = 0; t < queries; t++)
             for (size_t lane = t + 1; lane < CPU_PANEL; lane++)
                 space->p[t * CPU_PANEL + lane] = -INFINITY;
     kernels->softmax_backward(space->p, space->dp, space->lse + i * CPU_PANEL,
                               space->delta + i * CPU_PANEL, job->scale, queries);
-    kernels->gemm(space->dv + j * panel, CPU_PANEL, dout, CPU_PANEL, 1, space->p, CPU_PANEL, D,
-                  queries, true);
-    kernels->gemm(space->dk + j * panel, CPU_PANEL, q, CPU_PANEL, 1, space->dp, CPU_PANEL, D,
-                  queries, true);
-    kernels->transpose(space->turned, CPU_PANEL, space->dp, CPU_PANEL, queries, CPU_PANEL);
-    kernels->gemm(space->dq + i * panel, CPU_PANEL, space->k + j * panel, CPU_PANEL, 1,
-                  space->turned, CPU_PANEL, D, block_lanes(at, j), true);
+    blas_product(space->dv + j * panel, CPU_PANEL, tile(dout, false), tile(space->p, false), D,
+                 CPU_PANEL, queries, true);
+    blas_product(space->dk + j * panel, CPU_PANEL, tile(q, false), tile(space->dp, false), D,
+                 CPU_PANEL, queries, true);
+    blas_product(space->dq + i * panel, CPU_PANEL, tile(space->k + j * panel, false),
+                 tile(space->dp, true), D, queries, block_lanes(at, j), true);
 }
 
 static void attention_backward_task(void *context, size_t task, unsigned thread)

@@ -38,10 +38,9 @@ static inline size_t cpu_lanes(size_t rows, size_t p)
 size_t cpu_head_scratch(size_t vocab, size_t dim);
 size_t cpu_attention_scratch(size_t context, size_t head_dim, unsigned threads);
 
-/* Part of dw += dy^T x with a dense dw: rows [first, last), at most 256, of the column tiles
+/* Part of dw += dy^T x with a dense dw: rows [first, last) of the column tiles
  * [first_tile, last_tile) of CPU_PANEL columns each; panels in ascending order. */
 struct cpu_weight_gradient {
-    const struct cpu_kernels *kernels;
     float *dw; /* (.., din) */
     const float *dy, *x;
     size_t dy_stride, x_stride; /* floats from panel to panel */

@@ -1,5 +1,6 @@
 /* The device "cpu": its table of ops and the choice of kernels. */
 #include "engine/device.h"
+#include "engine/cpu/blas.h"
 #include "engine/cpu/cpu.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -39,6 +40,7 @@ void cpu_device_use(struct device *dev, const struct cpu_kernels *kernels)
 
 static int cpu_open(struct device *dev, struct err *err)
 {
+    blas_setup();
     struct cpu_device *cpu = mem_zeroed(1, sizeof *cpu);
     if (!cpu)
         return err_set(err, ERR_NO_MEMORY, "no memory for device \"cpu\"");

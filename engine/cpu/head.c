@@ -3,6 +3,7 @@
  *   2. panels: log-sum-exp over the blocks in order, loss;
  *   3. blocks of the vocabulary: logits become their gradient d, dw += d^T x;
  *   4. blocks of features: dx = d W. */
+#include "engine/cpu/blas.h"
 #include "engine/cpu/cpu.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -65,9 +66,11 @@ static void logits_task(void *context, size_t block, unsigned thread)
     for (size_t p = 0; p < job->panels; p++) {
         float *logits = block_logits(job, p, block);
         float *max = job->partial + (p * job->blocks + block) * 2 * CPU_PANEL;
-        job->kernels->gemm(logits, CPU_PANEL, job->w + block * VOCAB_BLOCK * job->dim, job->dim,
-                           1, job->x + p * job->dim * CPU_PANEL, CPU_PANEL, rows, job->dim,
-                           false);
+        blas_product(
+            logits, CPU_PANEL,
+            (struct blas_matrix){job->w + block * VOCAB_BLOCK * job->dim, job->dim, false},
+            (struct blas_matrix){job->x + p * job->dim * CPU_PANEL, CPU_PANEL, false}, rows,
+            CPU_PANEL, job->dim, false);
         job->kernels->softmax_lanes(logits, max, max + CPU_PANEL, rows, 1.0f, false);
     }
 }
@@ -114,8 +117,7 @@ static void weight_task(void *context, size_t block, unsigned thread)
                 d[((size_t)target - first) * CPU_PANEL + lane] -= job->scale;
         }
     }
-    const struct cpu_weight_gradient gradient = {.kernels = job->kernels,
-                                                 .dw = job->dw,
+    const struct cpu_weight_gradient gradient = {.dw = job->dw,
                                                  .dy = job->logits,
                                                  .x = job->x,
                                                  .dy_stride = job->vocab * CPU_PANEL,
@@ -134,10 +136,11 @@ static void input_task(void *context, size_t block, unsigned thread)
     size_t i = block * DIM_BLOCK, features = cpu_min(DIM_BLOCK, job->dim - i);
     for (size_t v = 0; v < job->vocab; v += VOCAB_BLOCK)
         for (size_t p = 0; p < job->panels; p++)
-            job->kernels->gemm(job->dx + (p * job->dim + i) * CPU_PANEL, CPU_PANEL,
-                               job->w + v * job->dim + i, 1, job->dim,
-                               job->logits + (p * job->vocab + v) * CPU_PANEL, CPU_PANEL,
-                               features, cpu_min(VOCAB_BLOCK, job->vocab - v), v > 0);
+            blas_product(job->dx + (p * job->dim + i) * CPU_PANEL, CPU_PANEL,
+                         (struct blas_matrix){job->w + v * job->dim + i, job->dim, true},
+                         (struct blas_matrix){job->logits + (p * job->vocab + v) * CPU_PANEL,
+                                              CPU_PANEL, false},
+                         features, CPU_PANEL, cpu_min(VOCAB_BLOCK, job->vocab - v), v > 0);
 }
 
 void cpu_head_loss(struct device *dev, real *loss, real *dx, real *dw, const real *x,

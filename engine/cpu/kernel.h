@@ -33,10 +33,6 @@ struct cpu_nm {
 struct cpu_kernels {
     const char *isa;
 
-    /* c[i][lane] = (or += if accumulate) sum_k a[i * row_step + k * column_step] b[k][lane], i
-     * < M, k < K, lane < CPU_PANEL. b rows are ldb apart, c rows ldc. */
-    void (*gemm)(float *c, size_t ldc, const float *a, size_t row_step, size_t column_step,
-                 const float *b, size_t ldb, size_t M, size_t K, bool accumulate);
     /* out[j * ldo + i] = in[i * ldi + j], i < rows, j < columns. */
     void (*transpose)(float *out, size_t ldo, const float *in, size_t ldi, size_t rows,
                       size_t columns);

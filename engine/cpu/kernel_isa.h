@@ -36,8 +36,6 @@ INLINE vec vec_load(const float *p) { return *(const vec *)p; }
 INLINE void vec_store(float *p, vec v) { *(vec *)p = v; }
 
 float KERNEL(dot)(const float *a, const float *b, size_t count);
-void KERNEL(gemm)(float *c, size_t ldc, const float *a, size_t row_step, size_t column_step,
-                  const float *b, size_t ldb, size_t M, size_t K, bool accumulate);
 void KERNEL(transpose)(float *out, size_t ldo, const float *in, size_t ldi, size_t rows,
                        size_t columns);
 void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,

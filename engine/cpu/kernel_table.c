@@ -3,7 +3,6 @@
 
 const struct cpu_kernels KERNEL(kernels) = {
     .isa = KERNEL_TEXT(KERNEL_ISA),
-    .gemm = KERNEL(gemm),
     .transpose = KERNEL(transpose),
     .dot = KERNEL(dot),
     .nm_forward = KERNEL(nm_forward),

@@ -1,9 +1,8 @@
 /* The three products of a linear layer, N:M and dense. Tasks are (block of rows or columns,
  * panel); a gradient with respect to weights is a sum over all tokens, so there a task owns a
  * tile of the weights and takes the panels in order. */
+#include "engine/cpu/blas.h"
 #include "engine/cpu/pack.h"
-#include <assert.h>
-#include <string.h>
 
 enum {
     STRIP = 256,     /* rows of y or columns of dx of a task: 64 KiB of a panel */
@@ -143,9 +142,10 @@ static void dense_forward_task(void *context, size_t task, unsigned thread)
     (void)thread;
     const struct product_job *job = context;
     size_t p = task / job->strips, first = task % job->strips * STRIP;
-    job->kernels->gemm(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL,
-                       job->w + first * job->from, job->from, 1, panel_in(job, p), CPU_PANEL,
-                       cpu_min(STRIP, job->to - first), job->from, false);
+    blas_product(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL,
+                 (struct blas_matrix){job->w + first * job->from, job->from, false},
+                 (struct blas_matrix){panel_in(job, p), CPU_PANEL, false},
+                 cpu_min(STRIP, job->to - first), CPU_PANEL, job->from, false);
 }
 
 void cpu_dense_forward(struct device *dev, real *y, const real *x, const real *w, size_t rows,
@@ -167,9 +167,10 @@ static void dense_backward_x_task(void *context, size_t task, unsigned thread)
     (void)thread;
     const struct product_job *job = context;
     size_t p = task / job->strips, first = task % job->strips * STRIP;
-    job->kernels->gemm(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL, job->w + first, 1,
-                       job->to, panel_in(job, p), CPU_PANEL, cpu_min(STRIP, job->to - first),
-                       job->from, job->accumulate);
+    blas_product(panel_out(job, p) + first * CPU_PANEL, CPU_PANEL,
+                 (struct blas_matrix){job->w + first, job->to, true},
+                 (struct blas_matrix){panel_in(job, p), CPU_PANEL, false},
+                 cpu_min(STRIP, job->to - first), CPU_PANEL, job->from, job->accumulate);
 }
 
 void cpu_dense_backward_x(struct device *dev, real *dx, const real *dy, const real *w,
@@ -187,38 +188,18 @@ void cpu_dense_backward_x(struct device *dev, real *dx, const real *dy, const re
     pool_run(dev->pool, job.panels * job.strips, dense_backward_x_task, &job);
 }
 
-/* One panel's share of a tile of dw. The tile of x is turned to (token, feature), so that the
- * tile of dw is a product of dy with it. */
-static void gradient_tile(const struct cpu_weight_gradient *job, size_t p, size_t tile,
-                          size_t first, size_t last)
-{
-    float turned[CPU_TILE] __attribute__((aligned(64)));
-    float narrow[TILE_ROWS * CPU_PANEL] __attribute__((aligned(64)));
-    size_t column = tile * CPU_PANEL, width = cpu_min(CPU_PANEL, job->din - column);
-    const float *dy = job->dy + p * job->dy_stride + first * CPU_PANEL;
-    float *dw = job->dw + first * job->din + column;
-    if (width < CPU_PANEL)
-        memset(turned, 0, sizeof turned);
-    job->kernels->transpose(turned, CPU_PANEL, job->x + p * job->x_stride + column * CPU_PANEL,
-                            CPU_PANEL, width, CPU_PANEL);
-    if (width == CPU_PANEL) {
-        job->kernels->gemm(dw, job->din, dy, CPU_PANEL, 1, turned, CPU_PANEL, last - first,
-                           CPU_PANEL, true);
-        return;
-    }
-    job->kernels->gemm(narrow, CPU_PANEL, dy, CPU_PANEL, 1, turned, CPU_PANEL, last - first,
-                       CPU_PANEL, false);
-    for (size_t o = 0; o < last - first; o++)
-        job->kernels->add(dw + o * job->din, dw + o * job->din, narrow + o * CPU_PANEL, width);
-}
-
 void cpu_weight_gradient(const struct cpu_weight_gradient *job, size_t first_tile,
                          size_t last_tile, size_t first, size_t last)
 {
-    assert(last - first <= TILE_ROWS);
-    for (size_t p = 0; p < job->panels; p++)
-        for (size_t tile = first_tile; tile < last_tile; tile++)
-            gradient_tile(job, p, tile, first, last);
+    size_t column = first_tile * CPU_PANEL, end = cpu_min(last_tile * CPU_PANEL, job->din);
+    for (size_t p = 0; p < job->panels; p++) {
+        const float *dy = job->dy + p * job->dy_stride + first * CPU_PANEL;
+        const float *x = job->x + p * job->x_stride + column * CPU_PANEL;
+        blas_product(job->dw + first * job->din + column, job->din,
+                     (struct blas_matrix){dy, CPU_PANEL, false},
+                     (struct blas_matrix){x, CPU_PANEL, true}, last - first, end - column,
+                     CPU_PANEL, true);
+    }
 }
 
 struct dense_gradient_job {
@@ -239,8 +220,7 @@ static void dense_backward_w_task(void *context, size_t task, unsigned thread)
 void cpu_dense_backward_w(struct device *dev, real *dw, const real *dy, const real *x,
                           size_t rows, size_t din, size_t dout)
 {
-    struct dense_gradient_job job = {.tiles = {.kernels = cpu_kernels_of(dev),
-                                               .dw = dw,
+    struct dense_gradient_job job = {.tiles = {.dw = dw,
                                                .dy = dy,
                                                .x = x,
                                                .dy_stride = dout * CPU_PANEL,

@@ -177,7 +177,7 @@ static uint64_t device_scratch(const struct shape *shape, uint64_t threads)
     uint64_t panels = blocks(shape->context, PANEL), features = mul(shape->head_dim, PANEL);
     uint64_t forward = add(mul(features, add(mul(panels, 2), 2)), mul(panels, PANEL * PANEL));
     uint64_t backward = add(mul(features, add(mul(panels, 7), 1)),
-                            add(3 * PANEL * PANEL, mul(panels, 2 * PANEL)));
+                            add(2 * PANEL * PANEL, mul(panels, 2 * PANEL)));
     uint64_t attention = mul(larger(forward, backward), threads);
     return mul(larger(head, attention), REAL_BYTES);
 }

@@ -1,0 +1,22 @@
+#include "engine/cpu/blas.h"
+#include <assert.h>
+#include <cblas.h>
+#include <limits.h>
+
+void blas_setup(void) { openblas_set_num_threads(1); }
+
+static blasint narrow(size_t n)
+{
+    assert(n <= INT_MAX);
+    return (blasint)n;
+}
+
+static enum CBLAS_TRANSPOSE turn(bool turned) { return turned ? CblasTrans : CblasNoTrans; }
+
+void blas_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b, size_t M,
+                  size_t N, size_t K, bool accumulate)
+{
+    cblas_sgemm(CblasRowMajor, turn(a.turned), turn(b.turned), narrow(M), narrow(N), narrow(K),
+                1.0f, a.data, narrow(a.stride), b.data, narrow(b.stride),
+                accumulate ? 1.0f : 0.0f, c, narrow(ldc));
+}
