@@ -42,7 +42,8 @@ int checkpoint_load_model(struct model **out, struct device *dev, const char *pa
                           size_t batch, size_t context, struct err *err);
 
 /* model/: config.json and model.safetensors (dense fp32, Hugging Face's LLaMA names, exact
- * zeros) plus hebb.json (method, N, M, tokenizer) and patterns.safetensors (codes). Written
+ * zeros) plus hebb.json (method, N, M, tokenizer, adapter), patterns.safetensors (codes) and,
+ * with an adapter, adapter.safetensors, since W + B A is no N:M matrix. Written
  * tensor by tensor into folder.tmp, which is then renamed. ERR_CONFLICT if folder exists. */
 int model_export(const struct model *model, const char *folder, const char *method,
                  const char *tokenizer, struct err *err);

@@ -43,6 +43,11 @@ static const struct meta_field shape_fields[] = {
     {"tie_embeddings", META_BOOL, FIELD(shape.tie_embeddings), NULL},
     {"n", META_UNSIGNED, FIELD(shape.n), NULL},
     {"m", META_UNSIGNED, FIELD(shape.m), NULL},
+    {"adapter", META_RULE, FIELD(shape.adapter.kind), adapter_names},
+    {"adapter_rank", META_SIZE, FIELD(shape.adapter.rank), NULL},
+    {"adapter_hidden", META_SIZE, FIELD(shape.adapter.hidden), NULL},
+    {"adapter_gamma", META_REAL, FIELD(shape.adapter.gamma), NULL},
+    {"adapter_alpha", META_REAL, FIELD(shape.adapter.alpha), NULL},
     {0},
 };
 
@@ -193,7 +198,7 @@ static int section_compare(const cJSON *saved, const struct meta_section *sectio
     return rc;
 }
 
-/* Reads the fields of the shape (sizes, reals, bools) into config. */
+/* Reads the fields of the shape (sizes, reals, bools, rules) into config. */
 static int shape_parse(const cJSON *saved, struct trainer_config *config, const char *folder,
                        struct err *err)
 {
@@ -205,6 +210,11 @@ static int shape_parse(const cJSON *saved, struct trainer_config *config, const 
             ok = json_real((double *)at, saved, field->name);
         } else if (field->type == META_BOOL) {
             ok = json_bool((bool *)at, saved, field->name);
+        } else if (field->type == META_RULE) {
+            const char *word = json_string(saved, field->name);
+            int value = word ? rule_find(field->rules, word) : -1;
+            ok = value >= 0;
+            *(unsigned *)at = ok ? (unsigned)value : 0;
         } else {
             ok = json_int(&whole, saved, field->name) && whole >= 0 && whole <= UINT32_MAX;
             if (ok && field->type == META_SIZE) {

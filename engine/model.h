@@ -4,11 +4,13 @@
  * each parameter a range in all four that starts at a multiple of 16 entries (gaps stay zero);
  * an N:M matrix takes dout * din * N / M entries there and its codes in a fifth slab. The
  * target matrices (q, k, v, o, gate, up, down of every block) are N:M, or dense when n == m;
- * embedding, head and norms are dense. Names are Hugging Face's.
+ * embedding, head and norms are dense. Names are Hugging Face's. An adapter's parameters
+ * (engine/adapter.h) come last, so that those of the model are where they are without one.
  */
 #ifndef HEBB_ENGINE_MODEL_H
 #define HEBB_ENGINE_MODEL_H
 
+#include "engine/adapter.h"
 #include "engine/ops.h"
 #include <stdbool.h>
 
@@ -18,7 +20,8 @@ struct model_shape {
     size_t hidden, intermediate, layers, heads, kv_heads, vocab, context;
     double rope_theta, norm_eps;
     bool tie_embeddings;
-    unsigned n, m; /* of the target matrices; n == m (1, 1): dense */
+    unsigned n, m;                /* of the target matrices; n == m (1, 1): dense */
+    struct adapter_shape adapter; /* beside every target matrix */
 };
 
 struct param {
@@ -26,14 +29,15 @@ struct param {
     size_t rows, cols;         /* logical shape (dout, din); norms: (1, dim) */
     size_t offset, count;      /* entries in the slabs */
     bool target;               /* one of the seven per layer */
-    bool decay;                /* weight decay applies (matrices, not norms) */
+    bool decay;                /* weight decay applies (matrices, not norms and biases) */
+    bool adapter;              /* a part of an adapter's branch */
     struct nm *nm;             /* target of a sparse model, else NULL; owned by the model */
 };
 
 struct model {
     struct model_shape shape;
     struct device *dev;   /* not owned */
-    struct param *params; /* (param_count), in file order: embed, layers, norm, head */
+    struct param *params; /* (param_count), in file order: embed, layers, norm, head, adapter */
     size_t param_count;
     size_t count; /* entries of each slab */
     real *weights, *grads, *moment1,
@@ -64,8 +68,9 @@ void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
                  const struct model_shape *shape, size_t batch, size_t context, bool training);
 
 /* Weights N(0, s^2): embedding and head s = 0.02; a target s = sqrt(1 / fan_in_active) with
- * fan_in_active = din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1. Masks uniform
- * over the legal patterns. Pure function of the seed. */
+ * fan_in_active = din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1; an adapter's
+ * A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform over the legal patterns. Pure
+ * function of the seed; with an adapter all else, and the model's output, is as without. */
 void model_init(struct model *model, uint64_t seed);
 
 /* After codes changed (refresh, load): rebuilds the devices' packs. */

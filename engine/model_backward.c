@@ -2,22 +2,26 @@
 #include <assert.h>
 #include <string.h>
 
-/* dW += dy^T x on active weights; dx = dy W, or += if accumulate. x and dy as in the forward
- * pass. */
-static void linear_backward(const struct model *model, real *dx, const real *dy, const real *x,
-                            const struct param *weight, size_t rows, bool accumulate)
+/* dW += dy^T x on active weights; dx = dy W, or += if accumulate; and the same for the
+ * adapter's branch. x and dy as in the forward pass; dx may be the memory of x. */
+static void linear_backward(const struct model *model, const struct layer_saved *s, real *dx,
+                            const real *dy, const real *x, size_t layer, enum layer_param kind,
+                            size_t rows, bool accumulate)
 {
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
+    const struct param *weight = model_layer_param(model, layer, kind);
     real *dw = model_grad(model, weight);
+    model_adapter_backward_w(model, s, dy, x, layer, kind, rows);
     if (weight->nm) {
         ops->nm_backward_w(dev, dw, dy, x, weight->nm, rows);
         ops->nm_backward_x(dev, dx, dy, weight->nm, rows, accumulate);
-        return;
+    } else {
+        ops->dense_backward_w(dev, dw, dy, x, rows, weight->cols, weight->rows);
+        ops->dense_backward_x(dev, dx, dy, model_weight(model, weight), rows, weight->cols,
+                              weight->rows, accumulate);
     }
-    ops->dense_backward_w(dev, dw, dy, x, rows, weight->cols, weight->rows);
-    ops->dense_backward_x(dev, dx, dy, model_weight(model, weight), rows, weight->cols,
-                          weight->rows, accumulate);
+    model_adapter_backward_x(model, dx, layer, kind, rows);
 }
 
 /* dx += the norm's gradient. */
@@ -46,19 +50,17 @@ static void mlp_half(const struct model *model, const struct layer_saved *s, siz
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
     const struct work *work = &model->private_data->work;
-    const struct param *down = model_layer_param(model, layer, LAYER_DOWN);
     const struct param *norm = model_layer_param(model, layer, LAYER_POST_NORM);
     size_t wide = model->shape.intermediate;
 
     /* linear_backward is done with its input before it writes dx, so wide may be both. */
     ops->swiglu_forward(dev, work->wide, s->gate, s->up, rows, wide);
-    linear_backward(model, work->wide, work->dx, work->wide, down, rows, false);
+    linear_backward(model, s, work->wide, work->dx, work->wide, layer, LAYER_DOWN, rows, false);
     ops->swiglu_backward(dev, work->dgate, work->dup, work->wide, s->gate, s->up, rows, wide);
     norm_again(model, s->rstd_post, s->mid, norm, rows);
-    linear_backward(model, work->branch, work->dgate, work->norm,
-                    model_layer_param(model, layer, LAYER_GATE), rows, false);
-    linear_backward(model, work->branch, work->dup, work->norm,
-                    model_layer_param(model, layer, LAYER_UP), rows, true);
+    linear_backward(model, s, work->branch, work->dgate, work->norm, layer, LAYER_GATE, rows,
+                    false);
+    linear_backward(model, s, work->branch, work->dup, work->norm, layer, LAYER_UP, rows, true);
     norm_backward(model, work->dx, work->branch, s->mid, s->rstd_post, norm, rows);
 }
 
@@ -72,19 +74,15 @@ static void attention_half(const struct model *model, const struct layer_saved *
     const struct param *norm = model_layer_param(model, layer, LAYER_INPUT_NORM);
     size_t rows = shape->batch * shape->context;
 
-    linear_backward(model, work->datt, work->dx, s->att,
-                    model_layer_param(model, layer, LAYER_O), rows, false);
+    linear_backward(model, s, work->datt, work->dx, s->att, layer, LAYER_O, rows, false);
     ops->attention_backward(dev, work->dq, work->dk, work->dv, work->datt, s->att, s->lse, s->q,
                             s->k, s->v, shape);
     ops->rope_backward(dev, work->dq, work->cosine, work->sine, shape, shape->heads);
     ops->rope_backward(dev, work->dk, work->cosine, work->sine, shape, shape->kv_heads);
     norm_again(model, s->rstd_in, s->x, norm, rows);
-    linear_backward(model, work->branch, work->dq, work->norm,
-                    model_layer_param(model, layer, LAYER_Q), rows, false);
-    linear_backward(model, work->branch, work->dk, work->norm,
-                    model_layer_param(model, layer, LAYER_K), rows, true);
-    linear_backward(model, work->branch, work->dv, work->norm,
-                    model_layer_param(model, layer, LAYER_V), rows, true);
+    linear_backward(model, s, work->branch, work->dq, work->norm, layer, LAYER_Q, rows, false);
+    linear_backward(model, s, work->branch, work->dk, work->norm, layer, LAYER_K, rows, true);
+    linear_backward(model, s, work->branch, work->dv, work->norm, layer, LAYER_V, rows, true);
     norm_backward(model, work->dx, work->branch, s->x, s->rstd_in, norm, rows);
 }
 

@@ -1,6 +1,7 @@
 #include "engine/model_config.h"
 
 #include "engine/data.h"
+#include "engine/method_rules.h"
 #include "proto/base/fsx.h"
 #include "proto/json/json.h"
 
@@ -68,11 +69,27 @@ int model_config_write(const struct model_shape *shape, const char *folder,
         cJSON_AddNullToObject(root, "bos_token_id");
         cJSON_AddNullToObject(root, "eos_token_id");
     }
+    if (shape->adapter.kind != ADAPTER_NONE) {
+        cJSON_AddStringToObject(root, "hebb_adapter",
+                                "not the whole model: hebb.json and " MODEL_ADAPTER_FILE
+                                " hold a branch that is added to every projection");
+    }
     int rc = root && rope
                  ? json_publish(root, folder, MODEL_CONFIG_FILE, err)
                  : err_set(err, ERR_NO_MEMORY, "no memory to write %s", MODEL_CONFIG_FILE);
     cJSON_Delete(root);
     return rc;
+}
+
+static void adapter_add(cJSON *root, const struct adapter_shape *adapter)
+{
+    cJSON *object = cJSON_AddObjectToObject(root, "adapter");
+    cJSON_AddStringToObject(object, "name", adapter_names[adapter->kind]);
+    cJSON_AddNumberToObject(object, "rank", (double)adapter->rank);
+    cJSON_AddNumberToObject(object, "hidden", (double)adapter->hidden);
+    cJSON_AddNumberToObject(object, "gamma", adapter->gamma);
+    cJSON_AddNumberToObject(object, "alpha", adapter->alpha);
+    cJSON_AddStringToObject(object, "file", MODEL_ADAPTER_FILE);
 }
 
 int model_origin_write(const struct model_origin *origin, const char *folder, struct err *err)
@@ -86,6 +103,9 @@ int model_origin_write(const struct model_origin *origin, const char *folder, st
     cJSON_AddStringToObject(root, "tokenizer", origin->tokenizer);
     if (origin->n < origin->m) {
         cJSON_AddStringToObject(root, "patterns", MODEL_PATTERNS_FILE);
+    }
+    if (origin->adapter.kind != ADAPTER_NONE) {
+        adapter_add(root, &origin->adapter);
     }
     int rc = root ? json_publish(root, folder, MODEL_HEBB_FILE, err)
                   : err_set(err, ERR_NO_MEMORY, "no memory to write %s", MODEL_HEBB_FILE);
@@ -264,6 +284,33 @@ static int origin_word(char out[MODEL_WORD_MAX], const cJSON *root, const char *
     return 0;
 }
 
+/* The adapter of hebb.json, none if it names none; its numbers are checked with the shape. */
+static int adapter_parse(struct adapter_shape *out, const cJSON *root, const char *path,
+                         struct err *err)
+{
+    const cJSON *object = json_object(root, "adapter");
+    int64_t rank, hidden;
+    if (!object) {
+        return 0;
+    }
+    const char *name = json_string(object, "name");
+    int kind = name ? rule_find(adapter_names, name) : -1;
+    if (kind < 0) {
+        return err_set(err, ERR_UNSUPPORTED, "%s: adapter.name is %s: not in this build", path,
+                       name ? name : "missing");
+    }
+    if (!json_int(&rank, object, "rank") || !json_int(&hidden, object, "hidden") || rank < 0 ||
+        hidden < 0 || !json_real(&out->gamma, object, "gamma") ||
+        !json_real(&out->alpha, object, "alpha")) {
+        return err_set(err, ERR_CORRUPT,
+                       "%s: adapter: rank, hidden, gamma or alpha is missing or wrong", path);
+    }
+    out->kind = (enum adapter_kind)kind;
+    out->rank = (size_t)rank;
+    out->hidden = (size_t)hidden;
+    return word_check(object, "file", MODEL_ADAPTER_FILE, path, err);
+}
+
 static int origin_parse(struct model_origin *out, const cJSON *root, const char *path,
                         struct err *err)
 {
@@ -280,6 +327,9 @@ static int origin_parse(struct model_origin *out, const cJSON *root, const char 
     out->n = n < m ? (unsigned)n : 1;
     out->m = n < m ? (unsigned)m : 1;
     int rc = word_check(root, "layout", "row", path, err);
+    if (rc == 0) {
+        rc = adapter_parse(&out->adapter, root, path, err);
+    }
     if (rc == 0) {
         rc = origin_word(out->method, root, "method", path, err);
     }

@@ -10,14 +10,16 @@
 #define MODEL_WEIGHTS_FILE "model.safetensors"
 #define MODEL_INDEX_FILE "model.safetensors.index.json"
 #define MODEL_PATTERNS_FILE "patterns.safetensors"
+#define MODEL_ADAPTER_FILE "adapter.safetensors"
 
 enum { MODEL_WORD_MAX = 64, MODEL_CONFIG_BYTES_MAX = 1 << 20 };
 
-/* hebb.json: {"format", "method", "layout", "n", "m", "tokenizer", "patterns"}. */
+/* hebb.json: {"format", "method", "layout", "n", "m", "tokenizer", "patterns", "adapter"}. */
 struct model_origin {
     char method[MODEL_WORD_MAX];
     char tokenizer[MODEL_WORD_MAX]; /* "bytes", "none"; "" if there is no hebb.json */
     unsigned n, m;                  /* 1, 1 for a dense model */
+    struct adapter_shape adapter;
 };
 
 /* Write folder/config.json and folder/hebb.json. */

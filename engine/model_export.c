@@ -1,5 +1,6 @@
 #include "engine/checkpoint.h"
 
+#include "engine/adapter_file.h"
 #include "engine/model_config.h"
 #include "proto/base/fsx.h"
 #include "proto/base/mem.h"
@@ -81,7 +82,7 @@ static struct st_tensor *tensors_describe(const struct model *model, bool codes,
     *count = 0;
     for (size_t i = 0; list && i < model->param_count; i++) {
         const struct param *param = &model->params[i];
-        if (codes && !param->nm) {
+        if (param->adapter || (codes && !param->nm)) {
             continue;
         }
         struct st_tensor *tensor = &list[(*count)++];
@@ -117,6 +118,9 @@ static int tensors_write(const struct model *model, const char *folder, const ch
     free(list);
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
         const struct param *param = &model->params[i];
+        if (param->adapter) {
+            continue;
+        }
         if (!codes) {
             rc = param_write(writer, piece, model, param, err);
         } else if (param->nm) {
@@ -148,6 +152,9 @@ static int folder_fill(const struct model *model, const char *folder,
     if (rc == 0 && origin->n < origin->m) {
         rc = tensors_write(model, folder, MODEL_PATTERNS_FILE, true, &piece, err);
     }
+    if (rc == 0 && origin->adapter.kind != ADAPTER_NONE) {
+        rc = adapter_file_write(model, folder, err);
+    }
     if (rc == 0) {
         rc = fsx_sync(folder, err);
     }
@@ -158,7 +165,8 @@ static int folder_fill(const struct model *model, const char *folder,
 int model_export(const struct model *model, const char *folder, const char *method,
                  const char *tokenizer, struct err *err)
 {
-    struct model_origin origin = {.n = model->shape.n, .m = model->shape.m};
+    struct model_origin origin = {
+        .n = model->shape.n, .m = model->shape.m, .adapter = model->shape.adapter};
     snprintf(origin.method, sizeof origin.method, "%s", method);
     snprintf(origin.tokenizer, sizeof origin.tokenizer, "%s", tokenizer);
     char temporary[FSX_PATH_MAX];

@@ -1,16 +1,18 @@
 #include "engine/model_private.h"
 #include <assert.h>
 
-/* y = x W^T for an N:M or dense weight. */
-static void linear_forward(const struct model *model, real *y, const real *x,
-                           const struct param *weight, size_t rows)
+/* y = x W^T for the N:M or dense weight of a target, plus its adapter's branch. */
+static void linear_forward(const struct model *model, const struct layer_saved *s, real *y,
+                           const real *x, size_t layer, enum layer_param kind, size_t rows)
 {
     struct device *dev = model->dev;
+    const struct param *weight = model_layer_param(model, layer, kind);
     if (weight->nm)
         dev->ops->nm_forward(dev, y, x, weight->nm, rows);
     else
         dev->ops->dense_forward(dev, y, x, model_weight(model, weight), rows, weight->cols,
                                 weight->rows);
+    model_adapter_forward(model, s, y, x, layer, kind, rows);
 }
 
 static void norm_forward(const struct model *model, real *out, real *rstd, const real *x,
@@ -30,13 +32,13 @@ static void attention_half(const struct model *model, const struct layer_saved *
     size_t rows = shape->batch * shape->context;
     norm_forward(model, work->norm, s->rstd_in, s->x,
                  model_layer_param(model, layer, LAYER_INPUT_NORM), rows);
-    linear_forward(model, s->q, work->norm, model_layer_param(model, layer, LAYER_Q), rows);
-    linear_forward(model, s->k, work->norm, model_layer_param(model, layer, LAYER_K), rows);
-    linear_forward(model, s->v, work->norm, model_layer_param(model, layer, LAYER_V), rows);
+    linear_forward(model, s, s->q, work->norm, layer, LAYER_Q, rows);
+    linear_forward(model, s, s->k, work->norm, layer, LAYER_K, rows);
+    linear_forward(model, s, s->v, work->norm, layer, LAYER_V, rows);
     dev->ops->rope_forward(dev, s->q, work->cosine, work->sine, shape, shape->heads);
     dev->ops->rope_forward(dev, s->k, work->cosine, work->sine, shape, shape->kv_heads);
     dev->ops->attention_forward(dev, s->att, s->lse, s->q, s->k, s->v, shape);
-    linear_forward(model, work->branch, s->att, model_layer_param(model, layer, LAYER_O), rows);
+    linear_forward(model, s, work->branch, s->att, layer, LAYER_O, rows);
     dev->ops->act_add(dev, s->mid, s->x, work->branch, rows, model->shape.hidden);
 }
 
@@ -48,12 +50,10 @@ static void mlp_half(const struct model *model, const struct layer_saved *s, rea
     const struct work *work = &model->private_data->work;
     norm_forward(model, work->norm, s->rstd_post, s->mid,
                  model_layer_param(model, layer, LAYER_POST_NORM), rows);
-    linear_forward(model, s->gate, work->norm, model_layer_param(model, layer, LAYER_GATE),
-                   rows);
-    linear_forward(model, s->up, work->norm, model_layer_param(model, layer, LAYER_UP), rows);
+    linear_forward(model, s, s->gate, work->norm, layer, LAYER_GATE, rows);
+    linear_forward(model, s, s->up, work->norm, layer, LAYER_UP, rows);
     dev->ops->swiglu_forward(dev, work->wide, s->gate, s->up, rows, model->shape.intermediate);
-    linear_forward(model, work->branch, work->wide, model_layer_param(model, layer, LAYER_DOWN),
-                   rows);
+    linear_forward(model, s, work->branch, work->wide, layer, LAYER_DOWN, rows);
     dev->ops->act_add(dev, out, s->mid, work->branch, rows, model->shape.hidden);
 }
 
@@ -86,7 +86,8 @@ real *model_forward(struct model *model, const int32_t *tokens, size_t batch, si
 
 const struct param *model_head(const struct model *model)
 {
-    return &model->params[model->shape.tie_embeddings ? 0 : model->param_count - 1];
+    size_t last = model_base_count(&model->shape) - 1;
+    return &model->params[model->shape.tie_embeddings ? 0 : last];
 }
 
 void model_loss(struct model *model, const int32_t *tokens, const int32_t *targets, real *loss,

@@ -1,5 +1,6 @@
 #include "engine/checkpoint.h"
 
+#include "engine/adapter_file.h"
 #include "engine/model_config.h"
 #include "engine/model_source.h"
 #include "proto/base/fsx.h"
@@ -93,7 +94,12 @@ static int weights_import(struct model *model, const char *folder, struct err *e
         }
     }
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
-        rc = param_read(model, &model->params[i], &source, patterns, err);
+        if (!model->params[i].adapter) {
+            rc = param_read(model, &model->params[i], &source, patterns, err);
+        }
+    }
+    if (rc == 0 && model->shape.adapter.kind != ADAPTER_NONE) {
+        rc = adapter_file_read(model, folder, err);
     }
     if (rc == 0) {
         model_repack(model);
@@ -116,6 +122,7 @@ int model_import(struct model **out, struct device *dev, const char *folder, siz
     if (rc == 0) {
         shape.n = origin.n;
         shape.m = origin.m;
+        shape.adapter = origin.adapter;
         rc = model_shape_check(&shape, err);
     }
     if (rc == 0) {

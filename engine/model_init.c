@@ -64,10 +64,35 @@ static double init_std(const struct model *model, const struct param *param, siz
     return std;
 }
 
+/* A branch that adds nothing yet: see engine/adapter.h. The random parts draw from streams
+ * after those of the model's parameters, the same ones for every adapter. */
+static void init_adapters(const struct model *model, uint64_t seed)
+{
+    size_t base = model_base_count(&model->shape), parts = adapter_parts(&model->shape.adapter);
+    for (size_t i = base; i < model->param_count; i++) {
+        const struct param *param = &model->params[i];
+        size_t branch = (i - base) / parts, part = (i - base) % parts;
+        struct init init = {
+            .model = model,
+            .param = param,
+            .weight = {.seed = seed,
+                       .purpose = PHILOX_INIT_WEIGHT,
+                       .stream = (uint32_t)(base + branch * ADAPTER_PARTS + part)},
+            .std = sqrt(1 / (double)param->cols),
+        };
+        if (adapter_random((enum adapter_part)part))
+            pool_run(model->dev->pool, (param->rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK,
+                     init_task, &init);
+        else
+            memset(model_weight(model, param), 0, param->count * sizeof(real));
+    }
+}
+
 void model_init(struct model *model, uint64_t seed)
 {
     size_t target = 0;
-    for (size_t i = 0; i < model->param_count; i++) {
+    init_adapters(model, seed);
+    for (size_t i = 0; i < model_base_count(&model->shape); i++) {
         const struct param *param = &model->params[i];
         struct init init = {
             .model = model,

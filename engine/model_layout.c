@@ -26,6 +26,7 @@ struct dims {
     const struct ops *ops;
     const struct model_shape *shape;
     size_t rows, hidden, kv, wide; /* rows; then elements of act (rows, dim) */
+    size_t rank, gate;             /* of an adapter's act, 0 without one */
 };
 
 /* x is placed by the caller: a block's input is the last block's output. */
@@ -40,6 +41,20 @@ static void layout_saved(struct plan *plan, struct layer_saved *saved, const str
     saved->rstd_post = plan_take(plan, dims->rows);
     saved->gate = plan_take(plan, dims->wide);
     saved->up = plan_take(plan, dims->wide);
+    for (size_t kind = 0; kind < MODEL_TARGETS_PER_LAYER; kind++) {
+        saved->adapter[kind].z = plan_take(plan, dims->rank);
+        saved->adapter[kind].a = plan_take(plan, dims->gate);
+    }
+}
+
+static void layout_adapter(struct plan *plan, struct adapter_work *work,
+                           const struct dims *dims, bool training)
+{
+    work->g = plan_take(plan, dims->rank);
+    work->s = plan_take(plan, dims->gate);
+    work->dz = plan_take(plan, training ? dims->rank : 0);
+    work->du = plan_take(plan, training ? dims->rank : 0);
+    work->da = plan_take(plan, training ? dims->gate : 0);
 }
 
 static void layout_gradients(struct plan *plan, struct work *work, const struct dims *dims)
@@ -68,6 +83,10 @@ bool model_layout(struct layer_saved *saved, struct layer_saved *scratch, struct
     dims.hidden = ops->act_size(dims.rows, shape->hidden);
     dims.kv = ops->act_size(dims.rows, model_kv_dim(shape));
     dims.wide = ops->act_size(dims.rows, shape->intermediate);
+    if (shape->adapter.kind != ADAPTER_NONE) {
+        dims.rank = ops->act_size(dims.rows, shape->adapter.rank);
+        dims.gate = ops->act_size(dims.rows, shape->adapter.hidden);
+    }
 
     size_t half = model_head_dim(shape) / 2;
     work->cosine = plan_take(&plan, context * half);
@@ -76,6 +95,7 @@ bool model_layout(struct layer_saved *saved, struct layer_saved *scratch, struct
     work->branch = plan_take(&plan, dims.hidden);
     work->rstd_out = plan_take(&plan, dims.rows);
     work->wide = plan_take(&plan, dims.wide);
+    layout_adapter(&plan, &work->adapter, &dims, training);
     if (training)
         layout_gradients(&plan, work, &dims);
 

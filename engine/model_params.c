@@ -16,7 +16,7 @@ enum {
     CONTEXT_MAX = 1 << 20,
 };
 
-enum role { ROLE_TABLE, ROLE_TARGET, ROLE_NORM };
+enum role { ROLE_TABLE, ROLE_TARGET, ROLE_NORM, ROLE_ADAPTER };
 
 enum dimension { DIM_ONE, DIM_HIDDEN, DIM_KV, DIM_INTERMEDIATE };
 
@@ -106,12 +106,19 @@ int model_shape_check(const struct model_shape *shape, struct err *err)
     if (shape->heads % shape->kv_heads != 0)
         return err_set(err, ERR_INVALID, "model.kv_heads is %zu: must divide heads = %zu",
                        shape->kv_heads, shape->heads);
-    return check_sparsity(shape, err);
+    rc = check_sparsity(shape, err);
+    return rc == 0 ? adapter_check(&shape->adapter, err) : rc;
+}
+
+size_t model_base_count(const struct model_shape *shape)
+{
+    return 1 + shape->layers * LAYER_PARAMS + 1 + (shape->tie_embeddings ? 0 : 1);
 }
 
 size_t model_param_count(const struct model_shape *shape)
 {
-    return 1 + shape->layers * LAYER_PARAMS + 1 + (shape->tie_embeddings ? 0 : 1);
+    return model_base_count(shape) +
+           shape->layers * MODEL_TARGETS_PER_LAYER * adapter_parts(&shape->adapter);
 }
 
 struct fill {
@@ -156,8 +163,28 @@ static struct param *fill_next(struct fill *fill, size_t rows, size_t cols, enum
                                 .offset = offset,
                                 .count = count,
                                 .target = role == ROLE_TARGET,
+                                .adapter = role == ROLE_ADAPTER,
                                 .decay = role != ROLE_NORM};
     return param;
+}
+
+/* The branches beside the targets of a layer. */
+static void fill_adapters(struct fill *fill, size_t layer)
+{
+    const struct model_shape *shape = fill->shape;
+    for (size_t kind = 0; kind < MODEL_TARGETS_PER_LAYER; kind++) {
+        size_t dout = dimension(shape, LAYER[kind].rows),
+               din = dimension(shape, LAYER[kind].cols), rows, cols;
+        for (size_t part = 0; part < adapter_parts(&shape->adapter); part++) {
+            adapter_extent(&shape->adapter, (enum adapter_part)part, dout, din, &rows, &cols);
+            struct param *param = fill_next(fill, rows, cols, ROLE_ADAPTER);
+            if (!param)
+                continue;
+            param->decay = adapter_decays((enum adapter_part)part);
+            snprintf(param->name, MODEL_NAME_MAX, "model.layers.%zu.%s.%s", layer,
+                     LAYER[kind].suffix, adapter_suffix((enum adapter_part)part));
+        }
+    }
 }
 
 bool model_params_fill(struct param *params, const struct model_shape *shape, size_t *count,
@@ -185,6 +212,8 @@ bool model_params_fill(struct param *params, const struct model_shape *shape, si
         if (param)
             snprintf(param->name, MODEL_NAME_MAX, "lm_head.weight");
     }
+    for (size_t layer = 0; layer < shape->layers; layer++)
+        fill_adapters(&fill, layer);
     assert(fill.index == model_param_count(shape));
     if (fill.fits) {
         *count = size_round_up(fill.count, MODEL_PARAM_ALIGN);

@@ -21,6 +21,12 @@ enum layer_param {
 /* Every parameter starts at a multiple of this many entries (a cache line of floats). */
 enum { MODEL_PARAM_ALIGN = 16 };
 
+/* What an adapter's branch leaves for backward. */
+struct adapter_saved {
+    real *z; /* (R, rank) A x */
+    real *a; /* (R, adapter.hidden) W1 x */
+};
+
 /* What forward leaves for backward in one block. R = batch * context rows; all act but rstd,
  * lse. Normed inputs and the SwiGLU product are not kept: backward makes them again. */
 struct layer_saved {
@@ -32,6 +38,16 @@ struct layer_saved {
     real *mid;       /* (R, hidden) after the attention's residual */
     real *rstd_post; /* (R) */
     real *gate, *up; /* (R, intermediate) */
+    struct adapter_saved adapter[MODEL_TARGETS_PER_LAYER]; /* LAYER_Q .. LAYER_DOWN */
+};
+
+/* An adapter's buffers. Training only: dz and below. */
+struct adapter_work {
+    real *g;  /* (R, rank) the gated z */
+    real *s;  /* (R, adapter.hidden) the gate's hidden layer */
+    real *dz; /* (R, rank) gradient of g, then of z */
+    real *du; /* (R, rank) gradient before the gate's tanh */
+    real *da; /* (R, adapter.hidden) gradient of a */
 };
 
 /* Shared by all blocks. Training only: dx and below. */
@@ -45,6 +61,7 @@ struct work {
     real *dx;          /* (R, hidden) gradient along the residual stream */
     real *dgate, *dup; /* (R, intermediate); share their memory with the next line */
     real *dq, *datt, *dk, *dv; /* (R, hidden) twice, (R, kv) twice */
+    struct adapter_work adapter;
 };
 
 struct model_private {
@@ -75,6 +92,18 @@ static inline struct param *model_layer_param(const struct model *model, size_t 
                                               enum layer_param kind)
 {
     return &model->params[1 + layer * LAYER_PARAMS + (size_t)kind];
+}
+
+/* Number of the model's own parameters: an adapter's come after them. */
+size_t model_base_count(const struct model_shape *shape);
+
+/* Part of the branch beside target `kind` (LAYER_Q .. LAYER_DOWN) of a layer. */
+static inline struct param *model_adapter_param(const struct model *model, size_t layer,
+                                                enum layer_param kind, enum adapter_part part)
+{
+    size_t branch = layer * MODEL_TARGETS_PER_LAYER + (size_t)kind;
+    return &model->params[model_base_count(&model->shape) +
+                          branch * adapter_parts(&model->shape.adapter) + (size_t)part];
 }
 
 static inline real *model_weight(const struct model *model, const struct param *param)
@@ -112,6 +141,18 @@ void model_limits(struct device_limits *out, const struct model_shape *shape, si
  * until the next pass. keep: what backward needs stays in saved and work.out. */
 real *model_forward(struct model *model, const int32_t *tokens, size_t batch, size_t context,
                     bool keep);
+
+/* The adapter's branch beside a target; nothing without an adapter. x: the target's input, y
+ * its output, s: what the pass keeps of the block. forward: y += branch(x). */
+void model_adapter_forward(const struct model *model, const struct layer_saved *s, real *y,
+                           const real *x, size_t layer, enum layer_param kind, size_t rows);
+/* Adds the gradients of the branch's parameters; must be followed by backward_x. */
+void model_adapter_backward_w(const struct model *model, const struct layer_saved *s,
+                              const real *dy, const real *x, size_t layer,
+                              enum layer_param kind, size_t rows);
+/* dx += the branch's gradient. dx may be the memory of x. */
+void model_adapter_backward_x(const struct model *model, real *dx, size_t layer,
+                              enum layer_param kind, size_t rows);
 
 /* The output head's weight: its own, or the embedding's when tied. */
 const struct param *model_head(const struct model *model);

@@ -35,6 +35,13 @@ struct adamw_args {
     real grad_scale;               /* multiplies the gradient: clipping, 1 / tokens */
 };
 
+/* The gate of a low-rank branch (engine/adapter.h): weights, not activations. */
+struct como_args {
+    size_t rank, hidden;       /* r, h; h == 0: no gate, m = 1, and the pointers are not used */
+    const real *b1, *w2, *b2;  /* (h), (r, h), (r) */
+    real gamma, scale;         /* scale = alpha / r */
+};
+
 struct ops {
     const char *name;
 
@@ -104,6 +111,18 @@ struct ops {
     /* dgate, dup = gradients (overwritten); dgate may alias dout. */
     void (*swiglu_backward)(struct device *dev, real *dgate, real *dup, const real *dout, const real *gate,
                             const real *up, size_t rows, size_t dim);
+
+    /* s = silu(a + b1); m = 1 + gamma tanh(s W2^T + b2); g = scale m * z, elementwise.
+     * z, g: act (rows, r); a, s: act (rows, h), not used when h == 0. */
+    void (*como_forward)(struct device *dev, real *g, real *s, const real *z, const real *a,
+                         const struct como_args *args, size_t rows);
+    /* With s of the forward pass and t = (m - 1) / gamma, all overwritten: dz = scale m * dg;
+     * du = scale gamma (1 - t^2) * z * dg, the gradient before the tanh; da = silu'(a + b1) * (du W2).
+     * dz may alias dg. du: act (rows, r); da: act (rows, h); neither is written when h == 0. */
+    void (*como_backward)(struct device *dev, real *dz, real *du, real *da, const real *dg, const real *s,
+                          const real *z, const real *a, const struct como_args *args, size_t rows);
+    /* db[i] += sum_r dy[r,i]. dy: act (rows, dim); db (dim) */
+    void (*bias_backward)(struct device *dev, real *db, const real *dy, size_t rows, size_t dim);
 
     /* Output head and cross-entropy in chunks of tokens, logits never kept whole.
      * loss[r] = logsumexp(x[r] W^T) - (x[r] W^T)[targets[r]]; 0 where targets[r] < 0.

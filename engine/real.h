@@ -10,6 +10,7 @@ typedef double real;
 #define real_exp exp
 #define real_log log
 #define real_abs fabs
+#define real_tanh tanh
 #else
 typedef float real;
 #define REAL(x) (x##f)
@@ -17,6 +18,7 @@ typedef float real;
 #define real_exp expf
 #define real_log logf
 #define real_abs fabsf
+#define real_tanh tanhf
 #endif
 
 #endif

@@ -91,6 +91,12 @@ void cpu_swiglu_forward(struct device *dev, real *out, const real *gate, const r
                         size_t rows, size_t dim);
 void cpu_swiglu_backward(struct device *dev, real *dgate, real *dup, const real *dout,
                          const real *gate, const real *up, size_t rows, size_t dim);
+void cpu_como_forward(struct device *dev, real *g, real *s, const real *z, const real *a,
+                      const struct como_args *args, size_t rows);
+void cpu_como_backward(struct device *dev, real *dz, real *du, real *da, const real *dg,
+                       const real *s, const real *z, const real *a,
+                       const struct como_args *args, size_t rows);
+void cpu_bias_backward(struct device *dev, real *db, const real *dy, size_t rows, size_t dim);
 void cpu_head_loss(struct device *dev, real *loss, real *dx, real *dw, const real *x,
                    const real *w, const int32_t *targets, real scale, size_t rows, size_t dim,
                    size_t vocab);

@@ -61,6 +61,13 @@ struct cpu_kernels {
     void (*swiglu_backward)(float *dgate, float *dup, const float *dout, const float *gate,
                             const float *up, size_t count);
 
+    /* One panel of the gate of a low-rank branch. Forward writes 0 into s past the first
+     * `lanes` lanes. dz may alias dg. */
+    void (*como_forward)(float *g, float *s, const float *z, const float *a,
+                         const struct como_args *args, size_t lanes);
+    void (*como_backward)(float *dz, float *du, float *da, const float *dg, const float *s,
+                          const float *z, const float *a, const struct como_args *args);
+
     /* One panel; rstd[CPU_PANEL]. Forward writes 0 past the first `lanes` lanes. */
     void (*rmsnorm_forward)(float *out, float *rstd, const float *x, const float *w, float eps,
                             size_t dim, size_t lanes);

@@ -53,6 +53,10 @@ void KERNEL(exponential)(float *out, const float *x, size_t count);
 void KERNEL(swiglu_forward)(float *out, const float *gate, const float *up, size_t count);
 void KERNEL(swiglu_backward)(float *dgate, float *dup, const float *dout, const float *gate,
                              const float *up, size_t count);
+void KERNEL(como_forward)(float *g, float *s, const float *z, const float *a,
+                          const struct como_args *args, size_t lanes);
+void KERNEL(como_backward)(float *dz, float *du, float *da, const float *dg, const float *s,
+                           const float *z, const float *a, const struct como_args *args);
 void KERNEL(rmsnorm_forward)(float *out, float *rstd, const float *x, const float *w, float eps,
                              size_t dim, size_t lanes);
 void KERNEL(rmsnorm_backward_x)(float *dx, const float *dout, const float *x, const float *w,

@@ -43,7 +43,9 @@ static void stir(struct model *model)
         const struct param *param = &model->params[i];
         for (size_t k = 0; k < param->count; k++) {
             real *w = &model->weights[param->offset + k];
-            if (!param->decay)
+            if (param->adapter)
+                *w = (uniform(draw++) - 0.5) / 2;
+            else if (!param->decay)
                 *w = 0.5 + uniform(draw++);
             else if (!param->target)
                 *w *= 20;
@@ -164,6 +166,32 @@ static void three_of_eight_gradients_match_finite_differences(void **state)
     check_model(shape_of(3, 8, 2, true));
 }
 
+static struct model_shape shape_with(struct model_shape shape, enum adapter_kind kind,
+                                     size_t rank, size_t hidden)
+{
+    shape.adapter = (struct adapter_shape){.kind = kind,
+                                           .rank = rank,
+                                           .hidden = hidden,
+                                           .gamma = hidden > 0 ? 0.7 : 0,
+                                           .alpha = 3};
+    return shape;
+}
+
+static void lora_gradients_match_finite_differences(void **state)
+{
+    (void)state;
+    check_model(shape_with(shape_of(1, 1, 4, false), ADAPTER_LORA, 3, 0));
+    check_model(shape_with(shape_of(1, 4, 2, true), ADAPTER_LORA, 1, 0));
+}
+
+static void comolora_gradients_match_finite_differences(void **state)
+{
+    (void)state;
+    check_model(shape_with(shape_of(1, 1, 1, true), ADAPTER_COMOLORA, 2, 3));
+    check_model(shape_with(shape_of(1, 4, 4, false), ADAPTER_COMOLORA, 3, 2));
+    check_model(shape_with(shape_of(2, 4, 2, false), ADAPTER_COMOLORA, 1, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +200,8 @@ int main(void)
         cmocka_unit_test(two_of_four_gradients_with_grouped_heads_match_finite_differences),
         cmocka_unit_test(tied_head_and_one_key_head_match_finite_differences),
         cmocka_unit_test(three_of_eight_gradients_match_finite_differences),
+        cmocka_unit_test(lora_gradients_match_finite_differences),
+        cmocka_unit_test(comolora_gradients_match_finite_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,6 +168,49 @@ static void run_swiglu(struct device *dev, const struct shape *s, struct results
     mem_aligned_free(up);
 }
 
+/* s->dim is the rank, s->dout the gate's hidden size. */
+static void run_como(struct device *dev, const struct shape *s, struct results *results)
+{
+    size_t rank = s->dim, hidden = s->dout;
+    real *b1 = fixture_normal(hidden, 50), *w2 = fixture_normal(rank * hidden, 51);
+    real *b2 = fixture_normal(rank, 52), *db = fixture_normal(rank, 53);
+    struct como_args args = {.rank = rank,
+                             .hidden = hidden,
+                             .b1 = b1,
+                             .w2 = w2,
+                             .b2 = b2,
+                             .gamma = REAL(0.5),
+                             .scale = REAL(1.5)};
+    real *z = act_normal(dev, s->rows, rank, 54), *a = act_normal(dev, s->rows, hidden, 55);
+    real *dg = act_normal(dev, s->rows, rank, 56), *hid = act_poisoned(dev, s->rows, hidden);
+    real *g = act_poisoned(dev, s->rows, rank), *dz = act_poisoned(dev, s->rows, rank);
+    real *du = act_poisoned(dev, s->rows, rank), *da = act_poisoned(dev, s->rows, hidden);
+    real *du2 = act_poisoned(dev, s->rows, rank), *da2 = act_poisoned(dev, s->rows, hidden);
+    dev->ops->como_forward(dev, g, hid, z, a, &args, s->rows);
+    dev->ops->como_backward(dev, dz, du, da, dg, hid, z, a, &args, s->rows);
+    dev->ops->como_backward(dev, dg, du2, da2, dg, hid, z, a, &args, s->rows);
+    dev->ops->bias_backward(dev, db, du, s->rows, rank);
+    act_result(dev, results, "como_forward g", g, s->rows, rank);
+    act_result(dev, results, "como_forward s", hid, s->rows, hidden);
+    act_result(dev, results, "como_backward dz", dz, s->rows, rank);
+    act_result(dev, results, "como_backward du", du, s->rows, rank);
+    act_result(dev, results, "como_backward da", da, s->rows, hidden);
+    act_result(dev, results, "como_backward dz over dg", dg, s->rows, rank);
+    act_result(dev, results, "como_backward du, dz over dg", du2, s->rows, rank);
+    act_result(dev, results, "como_backward da, dz over dg", da2, s->rows, hidden);
+    plain_result(results, "bias_backward", db, rank);
+    args.hidden = 0; /* no gate: the pointers are not used */
+    args.b1 = args.w2 = args.b2 = NULL;
+    g = act_poisoned(dev, s->rows, rank), dz = act_poisoned(dev, s->rows, rank);
+    dev->ops->como_forward(dev, g, a, z, a, &args, s->rows);
+    dev->ops->como_backward(dev, dz, g, a, z, a, z, a, &args, s->rows);
+    act_result(dev, results, "como_forward g without gate", g, s->rows, rank);
+    act_result(dev, results, "como_backward dz without gate", dz, s->rows, rank);
+    real *all[] = {b1, w2, b2, z, a};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        mem_aligned_free(all[i]);
+}
+
 static void run_nm(struct device *dev, const struct shape *s, struct results *results)
 {
     struct nm w = fixture_nm(dev, s->dout, s->dim, s->n, s->m, 15);
@@ -327,6 +370,13 @@ static void add_elementwise(struct case_list *list)
             case_add(list, (struct op_case){run_rmsnorm, s});
             case_add(list, (struct op_case){run_swiglu, s});
             case_add(list, (struct op_case){run_optimizer, s});
+        }
+    }
+    static const size_t gates[][2] = {{1, 1}, {7, 2}, {5, 9}, {64, 3}};
+    for (size_t i = 0; i < ROW_COUNTS; i++) {
+        for (size_t j = 0; j < 4; j++) {
+            struct shape s = {.rows = row_counts[i], .dim = gates[j][0], .dout = gates[j][1]};
+            case_add(list, (struct op_case){run_como, s});
         }
     }
     struct shape large = {.rows = 300, .dim = 130, .dout = 5}; /* several chunks of each kind */

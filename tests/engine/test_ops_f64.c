@@ -207,6 +207,97 @@ static void nm_products_equal_the_dense_ones(void **state)
     device_destroy(dev);
 }
 
+/* One branch's gate as the model runs it: every input is a weight or an activation. */
+struct como_probe {
+    struct probe probe; /* x: z; w: W2; v: a; out: g; aux: s; rows */
+    struct como_args args;
+};
+
+static double como_loss(const struct probe *probe)
+{
+    const struct como_probe *como = (const struct como_probe *)(const void *)probe;
+    probe->dev->ops->como_forward(probe->dev, probe->out, probe->aux, probe->x, probe->v,
+                                  &como->args, probe->rows);
+    return inner(probe->out, probe->upstream, probe->rows * como->args.rank);
+}
+
+static void check_como(size_t rows, size_t rank, size_t hidden)
+{
+    real *z = fixture_normal(rows * rank, 60), *a = fixture_normal(rows * hidden, 61);
+    real *b1 = fixture_normal(hidden, 62), *w2 = fixture_normal(rank * hidden, 63);
+    real *b2 = fixture_normal(rank, 64), *dg = fixture_normal(rows * rank, 65);
+    real *g = fixture_normal(rows * rank, 66), *s = fixture_normal(rows * hidden, 67);
+    real *dz = fixture_normal(rows * rank, 68), *du = fixture_normal(rows * rank, 69);
+    real *da = fixture_normal(rows * hidden, 70), *dw2 = fixture_normal(rank * hidden, 71);
+    real *db1 = fixture_normal(hidden, 72), *db2 = fixture_normal(rank, 73);
+    memset(dw2, 0, rank * hidden * sizeof *dw2);
+    memset(db1, 0, hidden * sizeof *db1);
+    memset(db2, 0, rank * sizeof *db2);
+    struct como_probe como = {
+        .probe = {.dev = open_ref(),
+                  .rows = rows,
+                  .x = z,
+                  .w = w2,
+                  .v = a,
+                  .out = g,
+                  .aux = s,
+                  .upstream = dg,
+                  .loss = como_loss},
+        .args = {.rank = rank,
+                 .hidden = hidden,
+                 .b1 = b1,
+                 .w2 = w2,
+                 .b2 = b2,
+                 .gamma = 0.7,
+                 .scale = 1.3},
+    };
+    struct device *dev = como.probe.dev;
+    const struct ops *ops = dev->ops;
+    como.probe.loss(&como.probe); /* s */
+    ops->como_backward(dev, dz, du, da, dg, s, z, a, &como.args, rows);
+    ops->dense_backward_w(dev, dw2, du, s, rows, hidden, rank);
+    ops->bias_backward(dev, db1, da, rows, hidden);
+    ops->bias_backward(dev, db2, du, rows, rank);
+    check_gradient(&como.probe, "como dz", z, dz, rows * rank);
+    check_gradient(&como.probe, "como da", a, da, rows * hidden);
+    check_gradient(&como.probe, "como db1", b1, db1, hidden);
+    check_gradient(&como.probe, "como dW2", w2, dw2, rank * hidden);
+    check_gradient(&como.probe, "como db2", b2, db2, rank);
+    real *all[] = {z, a, b1, w2, b2, dg, g, s, dz, du, da, dw2, db1, db2};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        mem_aligned_free(all[i]);
+    device_destroy(dev);
+}
+
+static void como_backward_is_the_gradient(void **state)
+{
+    (void)state;
+    check_como(1, 1, 1);
+    check_como(5, 7, 2);
+    check_como(3, 2, 6);
+    check_como(9, 13, 3);
+}
+
+/* One token by hand: a = 1, b1 = 0, W2 = 2, b2 = -1, gamma 0.5, scale 3, z = 4. */
+static void the_gate_has_its_closed_form(void **state)
+{
+    (void)state;
+    struct device *dev = open_ref();
+    const real z[1] = {4}, a[1] = {1}, b1[1] = {0}, w2[1] = {2}, b2[1] = {-1}, dg[1] = {1};
+    real g[1], s[1], dz[1], du[1], da[1];
+    struct como_args args = {
+        .rank = 1, .hidden = 1, .b1 = b1, .w2 = w2, .b2 = b2, .gamma = 0.5, .scale = 3};
+    dev->ops->como_forward(dev, g, s, z, a, &args, 1);
+    double p = 1 / (1 + exp(-1.0)), t = tanh(2 * p - 1);
+    assert_true(fabs(s[0] - p) < ROUNDING);
+    assert_true(fabs(g[0] - 12 * (1 + 0.5 * t)) < 20 * ROUNDING);
+    dev->ops->como_backward(dev, dz, du, da, dg, s, z, a, &args, 1);
+    assert_true(fabs(dz[0] - 3 * (1 + 0.5 * t)) < 20 * ROUNDING);
+    assert_true(fabs(du[0] - 6 * (1 - t * t)) < 20 * ROUNDING);
+    assert_true(fabs(da[0] - 2 * du[0] * p * (1 + (1 - p))) < 20 * ROUNDING);
+    device_destroy(dev);
+}
+
 static double dense_loss(const struct probe *probe)
 {
     probe->dev->ops->dense_forward(probe->dev, probe->out, probe->x, probe->w, probe->rows,
@@ -517,6 +608,8 @@ int main(void)
         cmocka_unit_test(rmsnorm_backward_is_the_gradient),
         cmocka_unit_test(nm_products_are_each_others_gradients),
         cmocka_unit_test(nm_products_equal_the_dense_ones),
+        cmocka_unit_test(como_backward_is_the_gradient),
+        cmocka_unit_test(the_gate_has_its_closed_form),
         cmocka_unit_test(dense_products_are_each_others_gradients),
         cmocka_unit_test(accumulating_ops_add_and_the_others_overwrite),
         cmocka_unit_test(rope_backward_turns_back),

@@ -73,7 +73,12 @@ def rotate(x):
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
-def forward(w, tokens):
+def linear(w, name, x):
+    return x @ w[name].T
+
+
+def forward(w, tokens, linear=linear):
+    """linear: the product with a target matrix, for make_golden_adapter.py."""
     batch, length = tokens.shape
     x = w["model.embed_tokens.weight"][tokens]
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
@@ -84,18 +89,18 @@ def forward(w, tokens):
     for i in range(LAYERS):
         p = f"model.layers.{i}."
         y = rms_norm(x, w[p + "input_layernorm.weight"])
-        q = rotate(heads(y @ w[p + "self_attn.q_proj.weight"].T, HEADS))
-        k = rotate(heads(y @ w[p + "self_attn.k_proj.weight"].T, KV_HEADS))
-        v = heads(y @ w[p + "self_attn.v_proj.weight"].T, KV_HEADS)
+        q = rotate(heads(linear(w, p + "self_attn.q_proj.weight", y), HEADS))
+        k = rotate(heads(linear(w, p + "self_attn.k_proj.weight", y), KV_HEADS))
+        v = heads(linear(w, p + "self_attn.v_proj.weight", y), KV_HEADS)
         k = k.repeat_interleave(HEADS // KV_HEADS, dim=1)
         v = v.repeat_interleave(HEADS // KV_HEADS, dim=1)
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(HEAD_DIM)
         att = scores.masked_fill(future, -math.inf).softmax(-1) @ v
         att = att.transpose(1, 2).reshape(batch, length, HIDDEN)
-        x = x + att @ w[p + "self_attn.o_proj.weight"].T
+        x = x + linear(w, p + "self_attn.o_proj.weight", att)
         y = rms_norm(x, w[p + "post_attention_layernorm.weight"])
-        gate = F.silu(y @ w[p + "mlp.gate_proj.weight"].T)
-        x = x + (gate * (y @ w[p + "mlp.up_proj.weight"].T)) @ w[p + "mlp.down_proj.weight"].T
+        gate = F.silu(linear(w, p + "mlp.gate_proj.weight", y))
+        x = x + linear(w, p + "mlp.down_proj.weight", gate * linear(w, p + "mlp.up_proj.weight", y))
     return rms_norm(x, w["model.norm.weight"]) @ w["lm_head.weight"].T
 
 
