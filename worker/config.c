@@ -5,6 +5,23 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* A name of another build is left out here and refused by config_trainer. */
+static void config_adapter(const struct job_spec *spec, struct adapter_shape *out)
+{
+    int kind = rule_find(adapter_names, spec->adapter.name);
+    *out = (struct adapter_shape){0};
+    if (kind <= ADAPTER_NONE) {
+        return;
+    }
+    out->kind = (enum adapter_kind)kind;
+    out->rank = (size_t)spec->adapter.rank;
+    out->alpha = spec->adapter.alpha;
+    if (out->kind == ADAPTER_COMOLORA) {
+        out->hidden = (size_t)spec->adapter.hidden;
+        out->gamma = spec->adapter.gamma;
+    }
+}
+
 void config_shape(const struct job_spec *spec, struct model_shape *out)
 {
     bool sparse = strcmp(spec->sparsity.method, "dense") != 0;
@@ -22,6 +39,7 @@ void config_shape(const struct job_spec *spec, struct model_shape *out)
         .n = sparse ? (unsigned)spec->sparsity.n : 1,
         .m = sparse ? (unsigned)spec->sparsity.m : 1,
     };
+    config_adapter(spec, &out->adapter);
 }
 
 static int rule_read(const char *field, const char *const *names, const char *word, int *out,
@@ -77,9 +95,8 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
                    struct err *err)
 {
     size_t batch = (size_t)spec->train.batch;
-    if (strcmp(spec->adapter.name, "none") != 0) {
-        return err_set(err, ERR_UNSUPPORTED,
-                       "/adapter/name is \"%s\": this build has \"none\" only",
+    if (rule_find(adapter_names, spec->adapter.name) < 0) {
+        return err_set(err, ERR_UNSUPPORTED, "/adapter/name is \"%s\": not in this build",
                        spec->adapter.name);
     }
     if (strcmp(spec->sparsity.layout, "row") != 0) {

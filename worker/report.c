@@ -46,11 +46,20 @@ static size_t count_parameters(const struct model *model, size_t *target, size_t
     return total;
 }
 
+static size_t count_adapter(const struct model *model)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < model->param_count; i++) {
+        count += model->params[i].adapter ? model->params[i].count : 0;
+    }
+    return count;
+}
+
 int report_start(struct event_log *log, const struct trainer *trainer,
                  const struct report_start *start, struct err *err)
 {
     const struct trainer_config *config = &trainer->config;
-    size_t target, active;
+    size_t target, active, adapter = count_adapter(trainer->model);
     size_t total = count_parameters(trainer->model, &target, &active);
     const struct {
         const char *key;
@@ -58,6 +67,8 @@ int report_start(struct event_log *log, const struct trainer *trainer,
     } numbers[] = {
         {"parameters", (double)total},
         {"active_parameters", (double)(total - target + active)},
+        {"adapter_parameters", (double)adapter},
+        {"adapter_share", (double)adapter / (double)(total - adapter)},
         {"density", (double)active / (double)target},
         {"tokens_per_step", (double)(config->batch * config->context)},
         {"steps", (double)config->steps},

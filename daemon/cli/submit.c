@@ -61,6 +61,11 @@ static void print_estimate(const cJSON *answer)
     printf("parameters      %s, %s of them stored\n",
            format_count(a, cli_real(estimate, "parameters")),
            format_count(b, cli_real(estimate, "active_parameters")));
+    if (cli_real(estimate, "adapter_parameters") > 0) {
+        printf("adapter         %s of them, %.2f %% of the model without it\n",
+               format_count(a, cli_real(estimate, "adapter_parameters")),
+               100 * cli_real(estimate, "adapter_share"));
+    }
     printf("density         %g\n", cli_real(estimate, "density"));
     printf("tokens          %s a step, %s in all\n",
            format_count(a, cli_real(estimate, "tokens_per_step")),

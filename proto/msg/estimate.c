@@ -3,9 +3,10 @@
  * change there that is not made here fails.
  *
  * FLOPs count two per multiply-add: 6 per active weight and token for forward and backward (all
- * target matrices and the head; looking up an embedding is free), and for attention 12 * hidden
- * per visible position and layer: two products forward, four backward, with (context + 1) / 2
- * positions visible on average. Softmax, norms, SwiGLU and the optimizer are not counted. */
+ * target matrices, an adapter's and the head; looking up an embedding is free), and for
+ * attention 12 * hidden per visible position and layer: two products forward, four backward,
+ * with (context + 1) / 2 positions visible on average. Softmax, norms, SwiGLU and the optimizer
+ * are not counted. */
 #include "proto/msg/estimate.h"
 #include <string.h>
 
@@ -61,7 +62,8 @@ static uint64_t round_up(uint64_t count, uint64_t step)
 /* The spec's shape, unsigned, and what follows from it. */
 struct shape {
     uint64_t hidden, kv, wide, layers, heads, vocab, head_dim;
-    uint64_t n, m; /* equal: dense */
+    uint64_t n, m;       /* equal: dense */
+    uint64_t rank, gate; /* an adapter's; 0: none */
     uint64_t rows, context;
     bool tied;
 };
@@ -87,6 +89,10 @@ static void shape_init(struct shape *shape, const struct job_spec *spec)
         .context = (uint64_t)spec->train.context,
         .tied = spec->model.tie_embeddings,
     };
+    if (strcmp(spec->adapter.name, "none") != 0)
+        shape->rank = (uint64_t)spec->adapter.rank;
+    if (strcmp(spec->adapter.name, "comolora") == 0)
+        shape->gate = (uint64_t)spec->adapter.hidden;
     shape->head_dim = shape->hidden / shape->heads;
     shape->kv = shape->head_dim * (uint64_t)spec->model.kv_heads;
 }
@@ -112,6 +118,23 @@ static uint64_t target_entries(const struct shape *shape, uint64_t n, uint64_t m
     for (size_t i = 0; i < KINDS; i++) {
         uint64_t entries = mul(kinds[i].dout, kinds[i].din / m * n);
         sum = add(sum, mul(round_up(entries, align), kinds[i].times));
+    }
+    return mul(sum, shape->layers);
+}
+
+/* Entries of an adapter's branches: A, B, W1, W2 (also without align: multiply-adds of a token)
+ * and, if biases, b1 and b2. engine/adapter.c */
+static uint64_t adapter_entries(const struct shape *shape, bool biases, uint64_t align)
+{
+    struct matrix kinds[KINDS];
+    uint64_t sum = 0, rank = shape->rank, gate = shape->gate;
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        const uint64_t parts[] = {mul(rank, kinds[i].din), mul(rank, kinds[i].dout),
+                                  mul(gate, kinds[i].din), mul(rank, gate),
+                                  biases ? gate : 0,       biases && gate > 0 ? rank : 0};
+        for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++)
+            sum = add(sum, mul(round_up(parts[k], align), kinds[i].times));
     }
     return mul(sum, shape->layers);
 }
@@ -145,6 +168,10 @@ static uint64_t activation_bytes(const struct shape *shape)
     uint64_t gradients = larger(mul(wide, 2), add(mul(hidden, 2), mul(kv, 2)));
     /* norm, branch, dx and the last block's output; SwiGLU's product. */
     uint64_t work = add(add(mul(angles, 2), mul(hidden, 4)), add(add(rstd, wide), gradients));
+    /* An adapter: z and a of every target; g, dz, du and s, da in work. */
+    uint64_t rank = activation(shape, shape->rank), gate = activation(shape, shape->gate);
+    layer = add(layer, mul(add(rank, gate), TARGETS));
+    work = add(work, add(mul(rank, 3), mul(gate, 2)));
     uint64_t elements = add(work, mul(layer, shape->layers));
     /* The trainer's tokens, targets and losses. */
     return add(mul(elements, REAL_BYTES), mul(shape->rows, 2 * TOKEN_BYTES + REAL_BYTES));
@@ -242,8 +269,9 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
 
 static double flops_per_token(const struct shape *shape, uint64_t n, uint64_t m)
 {
-    double weights =
-        (double)target_entries(shape, n, m, 1) + (double)shape->vocab * (double)shape->hidden;
+    double weights = (double)target_entries(shape, n, m, 1) +
+                     (double)adapter_entries(shape, false, 1) +
+                     (double)shape->vocab * (double)shape->hidden;
     double visible = ((double)shape->context + 1) / 2;
     double attention = 12 * (double)shape->hidden * visible * (double)shape->layers;
     return 6 * weights + attention;
@@ -253,13 +281,19 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
 {
     struct shape shape;
     shape_init(&shape, spec);
-    uint64_t slab = round_up(add(other_entries(&shape, ALIGN_ELEMENTS),
-                                 target_entries(&shape, shape.n, shape.m, ALIGN_ELEMENTS)),
+    uint64_t slab = round_up(add(add(other_entries(&shape, ALIGN_ELEMENTS),
+                                     target_entries(&shape, shape.n, shape.m, ALIGN_ELEMENTS)),
+                                 adapter_entries(&shape, true, ALIGN_ELEMENTS)),
                              ALIGN_ELEMENTS);
+    uint64_t dense = add(other_entries(&shape, 1), target_entries(&shape, 1, 1, 1));
+    uint64_t stored =
+        add(other_entries(&shape, 1), target_entries(&shape, shape.n, shape.m, 1));
+    uint64_t adapter = adapter_entries(&shape, true, 1);
     *out = (struct estimate){
-        .parameters = add(other_entries(&shape, 1), target_entries(&shape, 1, 1, 1)),
-        .active_parameters =
-            add(other_entries(&shape, 1), target_entries(&shape, shape.n, shape.m, 1)),
+        .parameters = add(dense, adapter),
+        .active_parameters = add(stored, adapter),
+        .adapter_parameters = adapter,
+        .adapter_share = (double)adapter / (double)dense,
         .density = spec_density(spec),
         .tokens_per_step = mul((uint64_t)spec->train.batch, shape.context),
         .flops_per_token = flops_per_token(&shape, shape.n, shape.m),

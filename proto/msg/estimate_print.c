@@ -50,6 +50,8 @@ void estimate_print(const struct job_spec *spec, const struct estimate *estimate
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "parameters", (double)estimate->parameters);
     cJSON_AddNumberToObject(object, "active_parameters", (double)estimate->active_parameters);
+    cJSON_AddNumberToObject(object, "adapter_parameters", (double)estimate->adapter_parameters);
+    cJSON_AddNumberToObject(object, "adapter_share", estimate->adapter_share);
     cJSON_AddNumberToObject(object, "density", estimate->density);
     cJSON_AddNumberToObject(object, "tokens_per_step", (double)estimate->tokens_per_step);
     cJSON_AddNumberToObject(object, "tokens",

@@ -67,7 +67,9 @@ struct job_spec {
         double grad_clip;          /* 1.0; 0: off */
     } optimizer;
     struct {
-        char name[OPT_STRING_MAX]; /* none */
+        char name[OPT_STRING_MAX]; /* none | lora | comolora */
+        int64_t rank, hidden;      /* 7, 2 */
+        double gamma, alpha;       /* 0.5, rank */
     } adapter;
     struct {
         int64_t steps;       /* 10000 */

@@ -95,6 +95,9 @@ void spec_complete(struct spec_draft *draft)
         snprintf(spec->sparsity.score, sizeof(spec->sparsity.score),
                  spec_is(spec->sparsity.method, "set") ? "random" : "ch2-l3n");
     }
+    if (!spec_given(draft, "/adapter/alpha")) {
+        spec->adapter.alpha = (double)spec->adapter.rank;
+    }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;
         spec->train.warmup = tenth < 1000 ? tenth : 1000;

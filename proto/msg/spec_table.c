@@ -15,12 +15,16 @@ static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
 static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
 static const char *const spec_optimizers[] = {"adamw", NULL};
-static const char *const spec_adapters[] = {"none", NULL};
+static const char *const spec_adapters[] = {"none", "lora", "comolora", NULL};
 static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
 static const char *const spec_refreshing[] = {"set", "chts24", NULL};
+
+/* Adapters with a low-rank branch, and those of them with a gate. */
+static const char *const spec_branches[] = {"lora", "comolora", NULL};
+static const char *const spec_gated[] = {"comolora", NULL};
 
 #define STEPS_MAX 1e9
 #define AT(field) offsetof(struct job_spec, field)
@@ -102,7 +106,15 @@ static const struct opt spec_rows[] = {
     {"/optimizer/grad_clip", OPT_REAL, AT(optimizer.grad_clip), "1", 0, 1e6, NULL, "",
      "The gradient is scaled down to this global norm; 0: off.", NULL},
 
-    {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "", "The auxiliary low-rank branch.", NULL},
+    {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "",
+     "A small dense branch beside every target matrix. none; lora: y = W x + alpha / rank B A x; comolora: the same with A x scaled "
+     "by 1 + gamma tanh(W2 silu(W1 x + b1) + b2). Trained by Adam; adds nothing at the start.", NULL},
+    {"/adapter/rank", OPT_INT, AT(adapter.rank), "7", 1, 4096, NULL, "", "Rank of the branch: rows of A.", spec_branches},
+    {"/adapter/hidden", OPT_INT, AT(adapter.hidden), "2", 1, 4096, NULL, "", "Hidden units of the gate: rows of W1.", spec_gated},
+    {"/adapter/gamma", OPT_REAL, AT(adapter.gamma), "0.5", 0, 100, NULL, "",
+     "Reach of the gate: it scales by 1 - gamma to 1 + gamma; 0 is lora.", spec_gated},
+    {"/adapter/alpha", OPT_REAL, AT(adapter.alpha), "", 1e-6, 1e6, NULL, "",
+     "The branch is scaled by alpha / rank. Default: rank, so that the scale is 1.", spec_branches},
 
     {"/train/steps", OPT_INT, AT(train.steps), "10000", 1, STEPS_MAX, NULL, "steps", "Optimizer steps.", NULL},
     {"/train/warmup", OPT_INT, AT(train.warmup), "", 0, STEPS_MAX, NULL, "steps",

@@ -140,6 +140,16 @@ static void computed_defaults_follow_what_is_given(void **state)
     assert_true(spec_density(&spec) == 1.0);
     assert_false(spec_refreshes(&spec));
     spec_release(&spec);
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"lora\",\"rank\":4}}");
+    assert_int_equal(spec.adapter.rank, 4);
+    assert_true(spec.adapter.alpha == 4); /* alpha / rank = 1 */
+    spec_release(&spec);
+    parse(&spec,
+          "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\",\"alpha\":2}}");
+    assert_int_equal(spec.adapter.rank, 7);
+    assert_int_equal(spec.adapter.hidden, 2);
+    assert_true(spec.adapter.gamma == 0.5 && spec.adapter.alpha == 2);
+    spec_release(&spec);
 }
 
 static void printing_and_parsing_again_gives_the_same_bytes(void **state)
@@ -148,6 +158,9 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
     static const char *const jobs[] = {
         "{\"data\":{\"train\":[\"a\"]}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"dense\"}}",
+        "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"lora\",\"rank\":3}}",
+        "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\",\"gamma\":0.25,"
+        "\"hidden\":5}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\",\"n\":3,\"m\":8}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
@@ -184,8 +197,8 @@ static void printed_job_has_every_row_that_applies_and_its_value(void **state)
 {
     (void)state;
     struct job_spec spec;
-    parse(&spec,
-          "{\"data\":{\"train\":[\"a\"]},\"train\":{\"seed\":\"18446744073709551615\"}}");
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\"},"
+                 "\"train\":{\"seed\":\"18446744073709551615\"}}");
     char *text = print(&spec);
     spec_release(&spec);
     cJSON *tree;
@@ -350,7 +363,13 @@ static const struct {
     {"{%s,\"restart\":{\"backoff_s\":301}}",
      "/restart/backoff_s: must be from 0 to 300, got 301\n"},
     {"{%s,\"adapter\":{\"rank\":7}}",
-     "/adapter/rank: unknown field; did you mean /resources/ranks?\n"},
+     "/adapter/rank: none has no such option; it belongs to lora, comolora\n"},
+    {"{%s,\"adapter\":{\"name\":\"lora\",\"gamma\":0.5}}",
+     "/adapter/gamma: lora has no such option; it belongs to comolora\n"},
+    {"{%s,\"adapter\":{\"name\":\"comolora\",\"rank\":0}}",
+     "/adapter/rank: must be from 1 to 4096, got 0\n"},
+    {"{%s,\"adapter\":{\"name\":\"comolora\",\"alpha\":0}}",
+     "/adapter/alpha: must be from 1e-6 to 1000000, got 0\n"},
 };
 
 static void every_rule_has_one_fault_at_its_field(void **state)

@@ -28,7 +28,9 @@ static const char FULL[] =
     " \"optimizer\": {\"lr\": 0.5, \"beta1\": 0.8, \"grad_clip\": 0, \"weight_decay\": 0.01},"
     " \"train\": {\"steps\": 90, \"warmup\": 9, \"batch\": 12, \"micro_batch\": 6, "
     "\"context\": 32,"
-    " \"seed\": \"18446744073709551615\"}}";
+    " \"seed\": \"18446744073709551615\"},"
+    " \"adapter\": {\"name\": \"comolora\", \"rank\": 3, \"hidden\": 4, \"gamma\": 0.25, "
+    "\"alpha\": 6}}";
 
 static void every_field_reaches_the_engine(void **state)
 {
@@ -50,6 +52,10 @@ static void every_field_reaches_the_engine(void **state)
                 c.shape.tie_embeddings);
     assert_int_equal(c.shape.n, 2);
     assert_int_equal(c.shape.m, 4);
+    assert_int_equal(c.shape.adapter.kind, ADAPTER_COMOLORA);
+    assert_int_equal(c.shape.adapter.rank, 3);
+    assert_int_equal(c.shape.adapter.hidden, 4);
+    assert_true(c.shape.adapter.gamma == 0.25 && c.shape.adapter.alpha == 6);
     assert_string_equal(c.method.name, "chts24");
     assert_int_equal(c.method.interval, 7);
     assert_int_equal(c.method.steps, 90);
@@ -89,6 +95,28 @@ static void a_dense_job_has_no_pattern(void **state)
     spec_release(&spec);
 }
 
+static void lora_has_no_gate(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    struct trainer_config c;
+    parse(&spec, "{\"data\": {\"train\": [\"a\"]}, \"adapter\": {\"name\": \"lora\"}}");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), 0);
+    assert_int_equal(c.shape.adapter.kind, ADAPTER_LORA);
+    assert_int_equal(c.shape.adapter.rank, 7);
+    assert_int_equal(c.shape.adapter.hidden, 0);
+    assert_true(c.shape.adapter.gamma == 0 && c.shape.adapter.alpha == 7);
+    spec_release(&spec);
+    parse(&spec, "{\"data\": {\"train\": [\"a\"]}}");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), 0);
+    assert_int_equal(c.shape.adapter.kind, ADAPTER_NONE);
+    assert_int_equal(c.shape.adapter.rank, 0); /* as a checkpoint without an adapter has it */
+    assert_true(c.shape.adapter.alpha == 0);
+    strcpy(spec.adapter.name, "other");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), ERR_UNSUPPORTED);
+    spec_release(&spec);
+}
+
 static void passes_fit_the_world_that_runs(void **state)
 {
     (void)state;
@@ -113,6 +141,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_reaches_the_engine),
         cmocka_unit_test(a_dense_job_has_no_pattern),
+        cmocka_unit_test(lora_has_no_gate),
         cmocka_unit_test(passes_fit_the_world_that_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

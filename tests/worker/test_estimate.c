@@ -35,6 +35,14 @@ static const char *const JOBS[] = {
     "\"batch\":24,"
     "\"micro_batch\":3},\"sparsity\":{\"n\":2,\"m\":4,\"score\":\"random\"},\"resources\":{"
     "\"threads\":2}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"adapter\":{\"name\":\"comolora\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":40,\"intermediate\":72,\"layers\":"
+    "3,\"heads\":4,\"kv_heads\":2,\"context\":50},\"train\":{\"batch\":12,\"context\":30},"
+    "\"sparsity\":{\"method\":\"set\",\"n\":3,\"m\":8},\"adapter\":{\"name\":\"comolora\","
+    "\"rank\":5,\"hidden\":3}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":24,\"intermediate\":36,\"layers\":"
+    "2,\"heads\":2,\"context\":33,\"tie_embeddings\":true},\"train\":{\"batch\":1},"
+    "\"sparsity\":{\"method\":\"dense\"},\"adapter\":{\"name\":\"lora\",\"rank\":9}}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
@@ -86,7 +94,9 @@ static void memory_equals_what_the_engine_takes(void **state)
 static void parameters_equal_the_models(void **state)
 {
     (void)state;
-    for (size_t i = 3; i < 5; i++) { /* the small ones */
+    static const size_t SMALL[] = {3, 4, 7, 8};
+    for (size_t c = 0; c < sizeof SMALL / sizeof SMALL[0]; c++) {
+        size_t i = SMALL[c], adapter = 0;
         struct fixture f;
         struct device *dev;
         struct model *model;
@@ -97,9 +107,12 @@ static void parameters_equal_the_models(void **state)
         for (size_t k = 0; k < model->param_count; k++) {
             logical += model->params[k].rows * model->params[k].cols;
             stored += model->params[k].count;
+            adapter += model->params[k].adapter ? model->params[k].count : 0;
         }
         assert_int_equal(f.estimate.parameters, logical);
         assert_int_equal(f.estimate.active_parameters, stored);
+        assert_int_equal(f.estimate.adapter_parameters, adapter);
+        assert_true(f.estimate.adapter_share == (double)adapter / (double)(logical - adapter));
         model_destroy(model);
         device_destroy(dev);
         spec_release(&f.spec);
@@ -119,6 +132,28 @@ static void flops_follow_density(void **state)
     assert_true(f.estimate.flops_per_token_dense == 6 * (targets + head) + attention);
     assert_true(f.estimate.density == 0.25);
     assert_int_equal(f.estimate.tokens_per_step, 256 * 256);
+    spec_release(&f.spec);
+}
+
+/* The branch of the paper's 60M model, rank 7 and hidden size 2, is its "1 %". */
+static void an_adapter_is_counted_as_a_share(void **state)
+{
+    (void)state;
+    struct fixture plain, f;
+    setup(&plain, JOBS[0]);
+    setup(&f, JOBS[6]);
+    f.spec.model.vocab = 32000;
+    estimate_job(&f.spec, &f.estimate);
+    assert_true(f.estimate.adapter_share > 0.0105 && f.estimate.adapter_share < 0.011);
+    /* din + dout of A and B times 7, W1 of 2 rows, W2 of 7 x 2: all but the 9 biases multiply.
+     */
+    const double narrow = 8 * (7 * (4 * 1024.0 + 3 * 1888) + 2 * (6 * 512.0 + 1376) + 7 * 14);
+    assert_int_equal(f.estimate.adapter_parameters, (uint64_t)narrow + 8 * 7 * 9);
+    estimate_job(&plain.spec, &plain.estimate);
+    f.spec.model.vocab = 257;
+    estimate_job(&f.spec, &f.estimate);
+    assert_true(f.estimate.flops_per_token - plain.estimate.flops_per_token == 6 * narrow);
+    spec_release(&plain.spec);
     spec_release(&f.spec);
 }
 
@@ -174,6 +209,7 @@ int main(void)
         cmocka_unit_test(memory_equals_what_the_engine_takes),
         cmocka_unit_test(parameters_equal_the_models),
         cmocka_unit_test(flops_follow_density),
+        cmocka_unit_test(an_adapter_is_counted_as_a_share),
         cmocka_unit_test(printed_estimate_compares_densities),
         cmocka_unit_test(sizes_beyond_64_bits_do_not_wrap),
     };

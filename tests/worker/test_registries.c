@@ -54,11 +54,21 @@ static void every_optimizer_of_a_job_is_in_the_engine_and_the_other_way_round(vo
         assert_non_null(optimizer_find(choices[i]));
 }
 
+static void every_adapter_of_a_job_is_in_the_engine_and_the_other_way_round(void **state)
+{
+    (void)state;
+    const char *const *choices = choices_of("/adapter/name");
+    assert_int_equal(length_of(choices), length_of(adapter_names));
+    for (size_t i = 0; choices[i]; i++)
+        assert_string_equal(choices[i], adapter_names[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_method_of_a_job_is_in_the_engine_and_the_other_way_round),
         cmocka_unit_test(every_optimizer_of_a_job_is_in_the_engine_and_the_other_way_round),
+        cmocka_unit_test(every_adapter_of_a_job_is_in_the_engine_and_the_other_way_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
