@@ -55,10 +55,10 @@ int checkpoint_tensors_read(const struct checkpoint_tensors *tensors, const char
 /* train.json: position and configuration. */
 int checkpoint_meta_write(const struct trainer *trainer, const char *path, struct err *err);
 
-/* Reads train.json of folder. With a config, every field of it must be the saved one:
- * ERR_INVALID names the first that is not. config may be NULL. */
+/* Reads train.json of folder. With a trainer, its configuration must be the saved one, or
+ * ERR_INVALID names the first field that is not, and its data files as long, or ERR_CORRUPT. */
 int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
-                         const struct trainer_config *config, struct err *err);
+                         const struct trainer *trainer, struct err *err);
 
 /* The steps of the checkpoints in folder, newest first. A missing folder has none. The caller
  * frees *steps. */

@@ -50,7 +50,7 @@ static int state_read(struct trainer *trainer, const char *folder, struct err *e
 static int trainer_load(struct trainer *trainer, const char *folder, struct err *err)
 {
     struct checkpoint_info info;
-    int rc = checkpoint_meta_read(&info, folder, &trainer->config, err);
+    int rc = checkpoint_meta_read(&info, folder, trainer, err);
     if (rc == 0) {
         rc = weights_read(trainer->model, folder, err);
     }

@@ -1,5 +1,6 @@
 /* train.json: {"format", "step", "refresh", "tokens", "shape": {...}, "method": {...}, "run":
- * {...}}. Each section is a table of fields, from which it is written, read and compared. */
+ * {...}, "data": {...}}. Each of the first three sections is a table of fields, from which it
+ * is written, read and compared. */
 #include "engine/checkpoint_files.h"
 #include "engine/method_rules.h"
 #include "proto/json/json.h"
@@ -139,6 +140,22 @@ static bool section_print(cJSON *root, const struct meta_section *section,
     return ok;
 }
 
+/* "data": the extent of the trainer's files; a trainer without data has no such section. */
+static cJSON *data_print(const struct dataset *data)
+{
+    struct dataset_extent extent;
+    char digits[24];
+    dataset_measure(data, &extent);
+    snprintf(digits, sizeof digits, "%016" PRIx64, extent.files);
+    cJSON *object = cJSON_CreateObject();
+    if (object && object_add(object, "tokens", cJSON_CreateNumber((double)extent.tokens)) &&
+        object_add(object, "files", cJSON_CreateString(digits))) {
+        return object;
+    }
+    cJSON_Delete(object);
+    return NULL;
+}
+
 int checkpoint_meta_write(const struct trainer *trainer, const char *path, struct err *err)
 {
     struct buf text;
@@ -151,6 +168,7 @@ int checkpoint_meta_write(const struct trainer *trainer, const char *path, struc
     for (size_t i = 0; ok && i < SECTION_COUNT; i++) {
         ok = section_print(root, &sections[i], &trainer->config);
     }
+    ok = ok && (!trainer->data || object_add(root, "data", data_print(trainer->data)));
     if (ok) {
         json_print(root, &text);
         buf_puts(&text, "\n");
@@ -195,6 +213,28 @@ static int section_compare(const cJSON *saved, const struct meta_section *sectio
     }
     buf_release(&was);
     buf_release(&is);
+    return rc;
+}
+
+/* The files must be cut into windows as they were, or the order of the samples is another. */
+static int data_compare(const cJSON *root, const struct dataset *data, const char *folder,
+                        struct err *err)
+{
+    const cJSON *then = json_object(root, "data");
+    cJSON *now = data_print(data);
+    int rc = 0;
+    if (!now) {
+        rc = err_set(err, ERR_NO_MEMORY, "no memory to compare %s", folder);
+    } else if (!then) {
+        rc = err_set(err, ERR_CORRUPT, "%s: train.json has no data", folder);
+    } else if (!cJSON_Compare(then, now, true)) {
+        rc = err_set(err, ERR_CORRUPT,
+                     "%s: the data files changed: they had %.0f tokens when it was saved and "
+                     "have %.0f now, or their order is another",
+                     folder, cJSON_GetNumberValue(cJSON_GetObjectItem(then, "tokens")),
+                     cJSON_GetNumberValue(cJSON_GetObjectItem(now, "tokens")));
+    }
+    cJSON_Delete(now);
     return rc;
 }
 
@@ -268,7 +308,7 @@ static int model_parse(struct checkpoint_info *out, const cJSON *root, const cha
 }
 
 int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
-                         const struct trainer_config *config, struct err *err)
+                         const struct trainer *trainer, struct err *err)
 {
     char path[FSX_PATH_MAX];
     cJSON *root = NULL;
@@ -284,9 +324,12 @@ int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
         if (!saved) {
             rc =
                 err_set(err, ERR_CORRUPT, "%s: train.json has no %s", folder, sections[i].name);
-        } else if (config) {
-            rc = section_compare(saved, &sections[i], config, folder, err);
+        } else if (trainer) {
+            rc = section_compare(saved, &sections[i], &trainer->config, folder, err);
         }
+    }
+    if (rc == 0 && trainer && trainer->data) {
+        rc = data_compare(root, trainer->data, folder, err);
     }
     if (rc == 0) {
         rc = model_parse(out, root, folder, err);

@@ -3,6 +3,7 @@
 #include "engine/data_order.h"
 #include "engine/data_stream.h"
 #include "proto/base/mem.h"
+#include "proto/format/digest.h"
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -124,6 +125,22 @@ size_t dataset_windows(const struct dataset *data, enum dataset_split split)
 uint64_t dataset_tokens(const struct dataset *data, enum dataset_split split)
 {
     return (uint64_t)dataset_windows(data, split) * data->context;
+}
+
+static void measure_stream(const struct data_stream *stream, struct dataset_extent *out)
+{
+    const uint64_t head[2] = {stream->paths.count, stream->tokens};
+    out->tokens += stream->tokens;
+    out->files = digest_u64(head, sizeof head, out->files);
+    for (size_t i = 0; i < stream->paths.count; i++)
+        out->files = digest_u64(&stream->files[i].tokens, sizeof(uint64_t), out->files);
+}
+
+void dataset_measure(const struct dataset *data, struct dataset_extent *out)
+{
+    *out = (struct dataset_extent){0};
+    measure_stream(&data->train, out);
+    measure_stream(&data->validation, out);
 }
 
 int dataset_window(const struct dataset *data, enum dataset_split split, uint64_t sample,

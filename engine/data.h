@@ -43,6 +43,14 @@ size_t dataset_windows(const struct dataset *data, enum dataset_split split);
 /* Targets of all windows of the split: windows * context. */
 uint64_t dataset_tokens(const struct dataset *data, enum dataset_split split);
 
+/* What tells the files of two attempts of a job apart without reading them. */
+struct dataset_extent {
+    uint64_t tokens; /* of all files, training and validation */
+    uint64_t files;  /* hash of every file's length in tokens, in their order */
+};
+
+void dataset_measure(const struct dataset *data, struct dataset_extent *out);
+
 /* Window number `sample` of the endless shuffled order (train) or of file order (validation,
  * sample < windows): inputs, targets (context) each. Every epoch is another permutation of all
  * windows. Allocates nothing. ERR_IO, ERR_CORRUPT: a file was removed or shortened since.

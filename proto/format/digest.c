@@ -10,3 +10,8 @@ char *digest_text(char out[DIGEST_TEXT_MAX], const void *data, size_t len)
              (unsigned long long)sum.low64);
     return out;
 }
+
+uint64_t digest_u64(const void *data, size_t len, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(data, len, seed);
+}

@@ -207,6 +207,59 @@ static void a_checkpoint_of_another_run_is_refused_by_field(void **state)
     }
 }
 
+/* A data set of raw files with these numbers of tokens. */
+static struct dataset *open_data(const struct fixture *f, const size_t *tokens, size_t count)
+{
+    static const uint16_t zeros[64];
+    char paths[4][FSX_PATH_MAX];
+    const char *train[4];
+    struct dataset_config config = {.train = train,
+                                    .train_count = count,
+                                    .format = "raw-uint16",
+                                    .context = 8,
+                                    .vocab = 33};
+    struct dataset *data;
+    struct err err = {0};
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(fsx_path(paths[i], NULL, "%s/.data-%zu", f->folder, i), 0);
+        assert_int_equal(fsx_publish(paths[i], zeros, tokens[i] * sizeof(uint16_t), 0600, NULL),
+                         0);
+        train[i] = paths[i];
+    }
+    if (dataset_open(&data, &config, 0, 1, &err) != 0)
+        fail_msg("%s", err.text);
+    return data;
+}
+
+static void files_of_other_lengths_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t tokens[2];
+        int rc;
+    } cases[] = {{{40, 20}, 0}, {{40, 21}, ERR_CORRUPT}, {{20, 40}, ERR_CORRUPT}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture f;
+        struct err err = {0};
+        bool found = false;
+        struct trainer_config config = fixture_config("chts24", 1, 4);
+        fixture_open(&f, &config);
+        fixture_fill(&f, 1);
+        struct dataset *saved = open_data(&f, (const size_t[]){40, 20}, 2);
+        f.trainer->data = saved;
+        save(&f);
+        struct dataset *now = open_data(&f, cases[i].tokens, 2);
+        f.trainer->data = now;
+        assert_int_equal(checkpoint_resume(f.trainer, f.folder, &found, NULL, &err),
+                         cases[i].rc);
+        assert_int_equal(found, cases[i].rc == 0);
+        assert_int_equal(strstr(err.text, "had 60 tokens") != NULL, cases[i].rc != 0);
+        dataset_close(saved);
+        dataset_close(now);
+        fixture_release(&f);
+    }
+}
+
 /* Writes the manifest anew, so that the damage is one that checksums do not see. */
 static void reseal(const struct fixture *f, const char *step)
 {
@@ -330,6 +383,7 @@ int main(void)
         cmocka_unit_test(an_empty_or_missing_folder_has_nothing_to_resume),
         cmocka_unit_test(a_damaged_checkpoint_is_skipped_and_named),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused_by_field),
+        cmocka_unit_test(files_of_other_lengths_are_refused),
         cmocka_unit_test(a_code_without_a_pattern_is_refused),
         cmocka_unit_test(another_header_under_a_valid_manifest_is_refused),
         cmocka_unit_test(prune_keeps_the_newest_and_clears_what_a_killed_writer_left),
