@@ -29,6 +29,14 @@ const struct command cli_commands[] = {
     {"logs", "ID [-f] [--attempt N]", "print what the workers wrote", command_logs,
      ID_HELP "  -f, --follow   go on as the log grows, until the job ends\n"
              "  --attempt N    of attempt N; otherwise of the last one\n"},
+    {"compare", "ID|FOLDER... [--csv | --json]", "jobs and job folders side by side",
+     command_compare,
+     "Settings, validation loss, speed, refresh time, and the settings that differ. A name of\n"
+     "an existing folder is one, all else is a job of the daemon; folders alone need no "
+     "daemon.\n"
+     "  --csv   one line a job, numbers in full\n"
+     "  --json  {\"jobs\": [...], \"differences\": [...]}\n"
+     "docs/sweep.md says what each number is.\n"},
     {"cancel", "ID [--wait] [--json]", "end a job for good", command_cancel,
      ID_HELP "  --wait  until it has ended\n"},
     {"pause", "ID [--wait] [--json]", "save a checkpoint, stop, and free the slots",
