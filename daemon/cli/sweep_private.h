@@ -1,0 +1,15 @@
+/* What the files that make a sweep's plan share. */
+#ifndef HEBB_CLI_SWEEP_PRIVATE_H
+#define HEBB_CLI_SWEEP_PRIVATE_H
+
+#include "daemon/cli/sweep.h"
+
+/* Puts value (copied) at a JSON pointer (RFC 6901) of objects; objects on the way are made.
+ * False if something there is no object, or out of memory. */
+bool sweep_set_at(cJSON *root, const char *pointer, const cJSON *value);
+
+/* Adds the arms of the file's "arms" and "grid" to the plan. */
+int sweep_add_arms(struct sweep_plan *plan, const cJSON *root, struct sweep_faults *faults,
+                   struct err *err);
+
+#endif
