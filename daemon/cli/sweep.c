@@ -56,6 +56,14 @@ static int parse_options(int argc, char **argv, struct sweep_options *out)
     return EXIT_DONE;
 }
 
+/* What is run: the tuning first, if there is one. */
+struct sweep {
+    struct sweep_options options;
+    struct sweep_plan plan, tune;
+    bool tunes;
+    struct client *client; /* NULL with --local */
+};
+
 /* --- results --- */
 
 static int write_csv(const struct sweep_plan *plan, const char *path)
@@ -72,11 +80,11 @@ static int write_csv(const struct sweep_plan *plan, const char *path)
     return rc ? client_fail(&err) : EXIT_DONE;
 }
 
-static int write_json(const struct sweep_plan *plan, const char *path)
+static int write_json(const struct sweep *sweep, const char *path)
 {
     struct buf text;
     struct err err = {0};
-    cJSON *tree = sweep_json(plan);
+    cJSON *tree = sweep_json(&sweep->plan, sweep->tunes ? &sweep->tune : NULL);
     buf_init(&text, CLIENT_BODY_MAX);
     json_print(tree, &text);
     buf_puts(&text, "\n");
@@ -88,73 +96,41 @@ static int write_json(const struct sweep_plan *plan, const char *path)
 }
 
 /* The table in every form that was asked for. */
-static int finish(const struct sweep_plan *plan, const struct sweep_options *options)
+static int finish(const struct sweep *sweep)
 {
+    const struct sweep_options *options = &sweep->options;
     int code = EXIT_DONE;
-    sweep_print_text(plan, stdout);
+    sweep_print_text(&sweep->plan, stdout);
     fflush(stdout);
     if (options->csv) {
-        code = write_csv(plan, options->csv);
+        code = write_csv(&sweep->plan, options->csv);
     }
     if (options->json && code == EXIT_DONE) {
-        code = write_json(plan, options->json);
+        code = write_json(sweep, options->json);
     }
-    bool complete = sweep_print_failures(plan);
+    bool complete = sweep_print_failures(&sweep->plan);
     return code != EXIT_DONE || complete ? code : EXIT_FAILED;
 }
 
-/* --- the command --- */
+/* --- stages --- */
 
-static int run_local(struct sweep_plan *plan, const struct sweep_options *options)
+static int load(struct sweep *sweep)
 {
-    int code = sweep_local_check(plan);
-    if (code == EXIT_DONE && options->dry_run) {
-        sweep_print_plan(plan);
-        return EXIT_DONE;
-    }
-    if (code == EXIT_DONE) {
-        code = sweep_local_run(plan, options->local);
-    }
-    return code == EXIT_DONE ? finish(plan, options) : code;
-}
-
-static int run_daemon(struct sweep_plan *plan, const struct sweep_options *options)
-{
-    struct sweep_faults faults = {0};
-    struct client *client = NULL;
-    struct err err = {0};
-    if (client_create(&client, &options->config, &err)) {
-        return client_fail(&err);
-    }
-    int code = sweep_daemon_check(plan, client, &faults);
-    sweep_faults_print(&faults, options->file);
-    if (code == EXIT_DONE && faults.count > 0) {
-        fprintf(stderr, "hebb: %zu faults; nothing was started\n", faults.count);
-        code = EXIT_USAGE;
-    }
-    sweep_faults_release(&faults);
-    if (code == EXIT_DONE && options->dry_run) {
-        sweep_print_plan(plan);
-    } else if (code == EXIT_DONE) {
-        code = sweep_daemon_run(plan, client, options->again);
-        code = code == EXIT_DONE ? finish(plan, options) : code;
-    }
-    client_destroy(client);
-    return code;
-}
-
-static int load(struct sweep_plan *plan, const char *file)
-{
+    const char *file = sweep->options.file;
     struct sweep_faults faults = {0};
     struct err err = {0};
     struct buf text;
     buf_init(&text, SWEEP_FILE_MAX);
     int rc = fsx_read(&text, file, &err);
     if (!rc) {
-        rc = sweep_plan_make(plan, text.data, text.len, &faults, &err);
-        sweep_faults_print(&faults, file);
-        sweep_faults_release(&faults);
+        rc = sweep_plan_make(&sweep->plan, text.data, text.len, &faults, &err);
     }
+    if (!rc && sweep->plan.tune) {
+        sweep->tunes = true;
+        rc = sweep_tune_plan(&sweep->tune, &sweep->plan, &faults, &err);
+    }
+    sweep_faults_print(&faults, file);
+    sweep_faults_release(&faults);
     buf_release(&text);
     if (rc) {
         fprintf(stderr, "hebb: %s: %s\n", file, err.text);
@@ -162,17 +138,100 @@ static int load(struct sweep_plan *plan, const char *file)
     return rc ? EXIT_USAGE : EXIT_DONE; /* a retry won't help */
 }
 
+/* Asks the daemon, if there is one, about every job; prices the arms. */
+static int check(struct sweep *sweep)
+{
+    struct sweep_faults faults = {0};
+    int code = EXIT_DONE;
+    if (!sweep->client) {
+        code = sweep_local_check(&sweep->plan);
+        return code == EXIT_DONE && sweep->tunes ? sweep_local_check(&sweep->tune) : code;
+    }
+    if (sweep->tunes) {
+        code = sweep_daemon_check(&sweep->tune, sweep->client, &faults);
+    }
+    if (code == EXIT_DONE) {
+        code = sweep_daemon_check(&sweep->plan, sweep->client, &faults);
+    }
+    sweep_faults_print(&faults, sweep->options.file);
+    if (code == EXIT_DONE && faults.count > 0) {
+        fprintf(stderr, "hebb: %zu fault%s; nothing was started\n", faults.count,
+                faults.count > 1 ? "s" : "");
+        code = EXIT_USAGE;
+    }
+    sweep_faults_release(&faults);
+    return code;
+}
+
+static int run(struct sweep *sweep, struct sweep_plan *plan)
+{
+    return sweep->client ? sweep_daemon_run(plan, sweep->client, sweep->options.again)
+                         : sweep_local_run(plan, sweep->options.local);
+}
+
+static int tune(struct sweep *sweep)
+{
+    struct sweep_faults faults = {0};
+    struct err err = {0};
+    int code = run(sweep, &sweep->tune);
+    if (code != EXIT_DONE) {
+        return code;
+    }
+    if (sweep_tune_choose(&sweep->plan, &sweep->tune, &faults, &err)) {
+        sweep_faults_print(&faults, sweep->options.file);
+        sweep_print_failures(&sweep->tune);
+        code = client_fail(&err);
+    }
+    sweep_faults_release(&faults);
+    return code;
+}
+
+static void dry_run(const struct sweep *sweep)
+{
+    if (sweep->tunes) {
+        sweep_print_plan(&sweep->tune);
+        printf("\n");
+    }
+    sweep_print_plan(&sweep->plan);
+    printf("%s: %zu arms, %zu seeds, %zu runs%s. All are valid; nothing was started.\n",
+           sweep->plan.name, sweep->plan.arm_count, sweep->plan.seed_count,
+           sweep->plan.run_count + sweep->tune.run_count,
+           sweep->tunes ? " with those that tune" : "");
+}
+
+static int work(struct sweep *sweep)
+{
+    int code = load(sweep);
+    struct err err = {0};
+    if (code == EXIT_DONE && !sweep->options.local &&
+        client_create(&sweep->client, &sweep->options.config, &err)) {
+        code = client_fail(&err);
+    }
+    if (code == EXIT_DONE) {
+        code = check(sweep);
+    }
+    if (code == EXIT_DONE && sweep->options.dry_run) {
+        dry_run(sweep);
+        return EXIT_DONE;
+    }
+    if (code == EXIT_DONE && sweep->tunes) {
+        code = tune(sweep);
+    }
+    if (code == EXIT_DONE) {
+        code = run(sweep, &sweep->plan);
+    }
+    return code == EXIT_DONE ? finish(sweep) : code;
+}
+
 int command_sweep(int argc, char **argv)
 {
-    struct sweep_options options;
-    struct sweep_plan plan = {0};
-    int code = parse_options(argc, argv, &options);
+    struct sweep sweep = {0};
+    int code = parse_options(argc, argv, &sweep.options);
     if (code == EXIT_DONE) {
-        code = load(&plan, options.file);
+        code = work(&sweep);
     }
-    if (code == EXIT_DONE) {
-        code = (options.local ? run_local : run_daemon)(&plan, &options);
-    }
-    sweep_plan_release(&plan);
+    sweep_plan_release(&sweep.plan);
+    sweep_plan_release(&sweep.tune);
+    client_destroy(sweep.client);
     return code;
 }

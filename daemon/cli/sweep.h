@@ -1,8 +1,9 @@
 /* hebb sweep: a file (docs/sweep.md) becomes a plan of runs, arm by arm and seed by seed; the
  * runs are done by the daemon or in folders; their records become one table.
  *
- * sweep_plan.c: file to plan. sweep_daemon.c, sweep_local.c: plan to records. sweep_table.c:
- * records to text, CSV and JSON. sweep.c: the command. */
+ * sweep_plan.c, sweep_arms.c: file to plan. sweep_tune.c: the runs before. sweep_daemon.c,
+ * sweep_local.c: plan to records. sweep_table.c: records to text, CSV and JSON. sweep.c: the
+ * command. */
 #ifndef HEBB_CLI_SWEEP_H
 #define HEBB_CLI_SWEEP_H
 
@@ -40,9 +41,11 @@ void sweep_faults_release(struct sweep_faults *faults);
 /* --- plan --- */
 
 struct sweep_arm {
-    char *name;  /* unique; owned */
-    cJSON *set;  /* {POINTER: value}: what its job has over the base; owned */
-    bool priced; /* estimate is known */
+    char *name;   /* unique; owned */
+    cJSON *set;   /* {POINTER: value}: what its job has over the base; owned */
+    cJSON *tuned; /* {POINTER: value} chosen by tuning; NULL: not tuned; owned */
+    bool at_edge; /* one of them is the first or last of its list */
+    bool priced;  /* estimate is known */
     struct {
         double active_parameters, flops_per_token, flops_per_token_dense, tokens,
             memory_total_bytes;
@@ -63,6 +66,8 @@ struct sweep_run {
 
 struct sweep_plan {
     char *name;
+    cJSON *base;  /* owned */
+    cJSON *tune;  /* the file's "tune"; NULL: none; owned */
     char **seeds; /* (seed_count) */
     struct sweep_arm *arms;
     struct sweep_run *runs; /* all arms of the first seed, then of the second, ... */
@@ -75,6 +80,16 @@ struct sweep_plan {
 int sweep_plan_make(struct sweep_plan *plan, const char *text, size_t len,
                     struct sweep_faults *faults, struct err *err);
 void sweep_plan_release(struct sweep_plan *plan);
+
+/* The plan of the runs that tune plan's arms (plan->tune must be there): each arm at each point
+ * of the tuning grid, with the tuning's seed and settings. Faults as above. */
+int sweep_tune_plan(struct sweep_plan *tune, const struct sweep_plan *plan,
+                    struct sweep_faults *faults, struct err *err);
+/* Gives every arm of plan the point whose run in tune has the smallest final validation loss
+ * (ties: the first), says so on stderr, and makes its runs anew. ERR_CONFLICT if an arm has no
+ * run with such a loss. */
+int sweep_tune_choose(struct sweep_plan *plan, const struct sweep_plan *tune,
+                      struct sweep_faults *faults, struct err *err);
 
 /* "ARM, seed SEED", cut to out. Returns out. */
 char *sweep_run_name(const struct sweep_plan *plan, const struct sweep_run *run,
@@ -110,10 +125,14 @@ void sweep_result_of(struct sweep_result *out, const struct sweep_plan *plan, si
  */
 bool sweep_run_complete(const struct sweep_run *run, const char **why);
 
+/* "lr=0.003" of what tuning chose, "" if nothing. Returns out. */
+char *sweep_tuned_text(const struct sweep_arm *arm, char out[FORMAT_LINE_MAX]);
+
 void sweep_print_plan(const struct sweep_plan *plan); /* --dry-run */
 void sweep_print_text(const struct sweep_plan *plan, FILE *out);
 bool sweep_print_csv(const struct sweep_plan *plan, FILE *out);
-cJSON *sweep_json(const struct sweep_plan *plan); /* NULL without memory */
+/* tune: the tuning's runs, or NULL. NULL without memory. */
+cJSON *sweep_json(const struct sweep_plan *plan, const struct sweep_plan *tune);
 /* Names every run that is not complete on stderr; true if there is none. */
 bool sweep_print_failures(const struct sweep_plan *plan);
 

@@ -72,7 +72,7 @@ bool sweep_set_at(cJSON *root, const char *pointer, const cJSON *value)
     return cJSON_AddItemToObject(root, key, copy);
 }
 
-static bool pointer_fits(struct sweep_faults *faults, const char *where, const char *pointer)
+bool sweep_pointer_fits(struct sweep_faults *faults, const char *where, const char *pointer)
 {
     char key[OPT_STRING_MAX];
     const char *at = pointer;
@@ -108,7 +108,7 @@ static void take_grid(struct axes *axes, const cJSON *grid, const char *where,
     }
     cJSON_ArrayForEach(axis, grid)
     {
-        if (!pointer_fits(faults, where, axis->string)) {
+        if (!sweep_pointer_fits(faults, where, axis->string)) {
             continue;
         }
         for (size_t i = 0; i < axes->count; i++) {
@@ -208,7 +208,7 @@ static void check_arm(const cJSON *arm, const char *where, struct sweep_faults *
     }
     cJSON_ArrayForEach(item, json_object(arm, "set"))
     {
-        pointer_fits(faults, where, item->string);
+        sweep_pointer_fits(faults, where, item->string);
     }
 }
 

@@ -13,6 +13,18 @@ enum { NAME_IN_JOB_MAX = 128, SEEDS_MAX = 100 };
 
 /* --- life --- */
 
+static void release_runs(struct sweep_plan *plan)
+{
+    for (size_t i = 0; i < plan->run_count; i++) {
+        free(plan->runs[i].body);
+        free(plan->runs[i].id);
+        record_release(&plan->runs[i].record);
+    }
+    free(plan->runs);
+    plan->runs = NULL;
+    plan->run_count = 0;
+}
+
 void sweep_plan_release(struct sweep_plan *plan)
 {
     for (size_t i = 0; i < plan->seed_count; i++) {
@@ -21,16 +33,14 @@ void sweep_plan_release(struct sweep_plan *plan)
     for (size_t i = 0; i < plan->arm_count; i++) {
         free(plan->arms[i].name);
         cJSON_Delete(plan->arms[i].set);
+        cJSON_Delete(plan->arms[i].tuned);
     }
-    for (size_t i = 0; i < plan->run_count; i++) {
-        free(plan->runs[i].body);
-        free(plan->runs[i].id);
-        record_release(&plan->runs[i].record);
-    }
+    release_runs(plan);
     free(plan->seeds);
     free(plan->arms);
-    free(plan->runs);
     free(plan->name);
+    cJSON_Delete(plan->base);
+    cJSON_Delete(plan->tune);
     *plan = (struct sweep_plan){0};
 }
 
@@ -88,7 +98,7 @@ static int add_seeds(struct sweep_plan *plan, const cJSON *root, struct sweep_fa
 static int check_top(struct sweep_plan *plan, const cJSON *root, struct sweep_faults *faults,
                      struct err *err)
 {
-    static const char *const known[] = {"name", "base", "grid", "arms", "seeds"};
+    static const char *const known[] = {"name", "base", "grid", "arms", "seeds", "tune"};
     const cJSON *member;
     cJSON_ArrayForEach(member, root)
     {
@@ -97,10 +107,10 @@ static int check_top(struct sweep_plan *plan, const cJSON *root, struct sweep_fa
             found = found || strcmp(known[i], member->string) == 0;
         }
         if (!found) {
-            sweep_fault(faults, "",
-                        "\"%s\": unknown field; a sweep has name, base, grid, arms, "
-                        "seeds",
-                        member->string);
+            sweep_fault(
+                faults, "",
+                "\"%s\": unknown field; a sweep has name, base, grid, arms, seeds, tune",
+                member->string);
         }
     }
     const char *name = json_string(root, "name");
@@ -111,6 +121,7 @@ static int check_top(struct sweep_plan *plan, const cJSON *root, struct sweep_fa
         sweep_fault(faults, "base", "must be an object: the job that all arms start from");
     }
     plan->name = mem_strdup(name ? name : "");
+    plan->base = cJSON_Duplicate(json_object(root, "base"), true);
     return plan->name ? 0 : err_set(err, ERR_NO_MEMORY, "no memory for the sweep");
 }
 
@@ -150,10 +161,10 @@ static void key_of(const struct sweep_plan *plan, struct sweep_run *run)
 
 /* The base with the arm's values, name and seed; a fault where that is no job. */
 static cJSON *run_tree(const struct sweep_plan *plan, const struct sweep_run *run,
-                       const cJSON *base, struct sweep_faults *faults)
+                       struct sweep_faults *faults)
 {
     char name[NAME_IN_JOB_MAX + 1], where[FORMAT_LINE_MAX];
-    cJSON *tree = cJSON_Duplicate(base, true), *value, *text;
+    cJSON *tree = cJSON_Duplicate(plan->base, true), *value, *text;
     cJSON_ArrayForEach(value, plan->arms[run->arm].set)
     {
         if (!sweep_set_at(tree, value->string, value)) {
@@ -174,15 +185,15 @@ static cJSON *run_tree(const struct sweep_plan *plan, const struct sweep_run *ru
     return tree;
 }
 
-static int make_run(struct sweep_plan *plan, struct sweep_run *run, const cJSON *base,
-                    struct sweep_faults *faults, struct err *err)
+static int make_run(struct sweep_plan *plan, struct sweep_run *run, struct sweep_faults *faults,
+                    struct err *err)
 {
     struct spec_faults found = {0};
     struct job_spec spec;
     struct buf body;
     char where[FORMAT_LINE_MAX];
     buf_init(&body, SWEEP_FILE_MAX);
-    cJSON *tree = run_tree(plan, run, base, faults);
+    cJSON *tree = run_tree(plan, run, faults);
     json_print(tree, &body);
     cJSON_Delete(tree);
     run->share = 0;
@@ -202,9 +213,9 @@ static int make_run(struct sweep_plan *plan, struct sweep_run *run, const cJSON 
     return rc && found.count == 0 ? rc : 0;
 }
 
-static int make_runs(struct sweep_plan *plan, const cJSON *base, struct sweep_faults *faults,
-                     struct err *err)
+int sweep_make_runs(struct sweep_plan *plan, struct sweep_faults *faults, struct err *err)
 {
+    release_runs(plan);
     size_t count = plan->seed_count * plan->arm_count;
     if (count > SWEEP_RUNS_MAX) {
         sweep_fault(faults, "", "%zu runs; the limit is %d", count, SWEEP_RUNS_MAX);
@@ -220,8 +231,32 @@ static int make_runs(struct sweep_plan *plan, const cJSON *base, struct sweep_fa
             struct sweep_run *run = &plan->runs[plan->run_count++];
             run->arm = a;
             run->seed = plan->seeds[s];
-            rc = make_run(plan, run, base, faults, err);
+            rc = make_run(plan, run, faults, err);
         }
+    }
+    return rc;
+}
+
+int sweep_plan_from(struct sweep_plan *plan, const cJSON *root, struct sweep_faults *faults,
+                    struct err *err)
+{
+    *plan = (struct sweep_plan){0};
+    int rc = check_top(plan, root, faults, err);
+    if (!rc) {
+        rc = add_seeds(plan, root, faults, err);
+    }
+    if (!rc) {
+        rc = sweep_add_arms(plan, root, faults, err);
+    }
+    if (!rc && faults->count == 0) {
+        rc = sweep_make_runs(plan, faults, err);
+    }
+    if (!rc && faults->count > 0) {
+        rc = err_set(err, ERR_INVALID, "%zu fault%s; nothing was started", faults->count,
+                     faults->count > 1 ? "s" : "");
+    }
+    if (rc) {
+        sweep_plan_release(plan);
     }
     return rc;
 }
@@ -236,23 +271,11 @@ int sweep_plan_make(struct sweep_plan *plan, const char *text, size_t len,
         rc = err_set(err, ERR_INVALID, "a sweep must be an object");
     }
     if (!rc) {
-        rc = check_top(plan, root, faults, err);
+        rc = sweep_plan_from(plan, root, faults, err);
     }
     if (!rc) {
-        rc = add_seeds(plan, root, faults, err);
-    }
-    if (!rc) {
-        rc = sweep_add_arms(plan, root, faults, err);
-    }
-    if (!rc && faults->count == 0) {
-        rc = make_runs(plan, json_object(root, "base"), faults, err);
-    }
-    if (!rc && faults->count > 0) {
-        rc = err_set(err, ERR_INVALID, "%zu faults; nothing was started", faults->count);
+        plan->tune = cJSON_DetachItemFromObjectCaseSensitive(root, "tune");
     }
     cJSON_Delete(root);
-    if (rc) {
-        sweep_plan_release(plan);
-    }
     return rc;
 }

@@ -113,21 +113,21 @@ void sweep_print_plan(const struct sweep_plan *plan)
     }
     table_print(&table, stdout);
     table_release(&table);
-    printf("\n%s: %zu arms, %zu seeds, %zu runs. All are valid; nothing was started.\n",
-           plan->name, plan->arm_count, plan->seed_count, plan->run_count);
 }
 
 void sweep_print_text(const struct sweep_plan *plan, FILE *out)
 {
-    static const char *const heads[] = {"ARM",        "RUNS",    "VALIDATION LOSS",
-                                        "PERPLEXITY", "STORED",  "FLOPS/TOKEN",
-                                        "OF DENSE",   "TOKENS/S"};
+    static const char *const heads[] = {"ARM",        "RUNS",     "VALIDATION LOSS",
+                                        "PERPLEXITY", "STORED",   "FLOPS/TOKEN",
+                                        "OF DENSE",   "TOKENS/S", "TUNED"};
     struct table table;
-    table_init(&table, sizeof(heads) / sizeof(heads[0]), 0xfe);
+    /* the last column only where something was tuned */
+    table_init(&table, sizeof(heads) / sizeof(heads[0]) - (plan->tune ? 0 : 1), 0xfe);
     table_row(&table, heads);
     for (size_t i = 0; i < plan->arm_count; i++) {
         struct sweep_result r;
-        char runs[CELL_MAX], loss[CELL_MAX], perplexity[CELL_MAX], text[4][FORMAT_TEXT_MAX];
+        char runs[CELL_MAX], loss[CELL_MAX], perplexity[CELL_MAX], text[4][FORMAT_TEXT_MAX],
+            tuned[FORMAT_LINE_MAX];
         sweep_result_of(&r, plan, i);
         snprintf(runs, sizeof(runs), "%zu/%zu", r.succeeded, r.runs);
         spread_text(&r.loss, 4, loss);
@@ -140,7 +140,8 @@ void sweep_print_text(const struct sweep_plan *plan, FILE *out)
                                format_count(text[0], r.active_parameters),
                                format_count(text[1], r.flops_per_token),
                                text[2],
-                               format_count(text[3], r.tokens_per_s.mean)};
+                               format_count(text[3], r.tokens_per_s.mean),
+                               sweep_tuned_text(&plan->arms[i], tuned)};
         table_row(&table, cells);
     }
     if (!table_print(&table, out)) {
@@ -166,7 +167,8 @@ bool sweep_print_csv(const struct sweep_plan *plan, FILE *out)
                                         "flops_per_token",
                                         "flops_share",
                                         "train_flops",
-                                        "tokens_per_s"};
+                                        "tokens_per_s",
+                                        "tuned"};
     enum { COLUMNS = sizeof(heads) / sizeof(heads[0]) };
     struct table table;
     table_init(&table, COLUMNS, 0);
@@ -174,7 +176,7 @@ bool sweep_print_csv(const struct sweep_plan *plan, FILE *out)
     for (size_t i = 0; i < plan->arm_count; i++) {
         struct sweep_result r;
         const char *cells[COLUMNS] = {plan->arms[i].name};
-        char text[COLUMNS][CELL_MAX];
+        char text[COLUMNS][CELL_MAX], tuned[FORMAT_LINE_MAX];
         sweep_result_of(&r, plan, i);
         const double values[COLUMNS] = {0,
                                         (double)r.runs,
@@ -190,7 +192,7 @@ bool sweep_print_csv(const struct sweep_plan *plan, FILE *out)
                                         r.flops_share,
                                         r.train_flops,
                                         r.tokens_per_s.mean};
-        for (size_t c = 1; c < COLUMNS; c++) {
+        for (size_t c = 1; c + 1 < COLUMNS; c++) {
             struct buf number;
             buf_init(&number, CELL_MAX);
             json_print_number(values[c], &number);
@@ -199,6 +201,7 @@ bool sweep_print_csv(const struct sweep_plan *plan, FILE *out)
             cells[c] = text[c];
             buf_release(&number);
         }
+        cells[COLUMNS - 1] = sweep_tuned_text(&plan->arms[i], tuned);
         table_row(&table, cells);
     }
     bool whole = table_csv(&table, out);
@@ -222,6 +225,10 @@ static cJSON *arm_json(const struct sweep_plan *plan, size_t arm)
     sweep_result_of(&r, plan, arm);
     cJSON_AddStringToObject(out, "arm", plan->arms[arm].name);
     cJSON_AddItemToObject(out, "set", cJSON_Duplicate(plan->arms[arm].set, true));
+    if (plan->arms[arm].tuned) {
+        cJSON_AddItemToObject(out, "tuned", cJSON_Duplicate(plan->arms[arm].tuned, true));
+        cJSON_AddBoolToObject(out, "tuned_at_edge", plan->arms[arm].at_edge);
+    }
     cJSON_AddNumberToObject(out, "runs", (double)r.runs);
     cJSON_AddNumberToObject(out, "succeeded", (double)r.succeeded);
     add_spread(out, "loss", &r.loss);
@@ -244,7 +251,15 @@ static cJSON *run_json(const struct sweep_plan *plan, const struct sweep_run *ru
     return row;
 }
 
-cJSON *sweep_json(const struct sweep_plan *plan)
+static void add_runs(cJSON *root, const char *key, const struct sweep_plan *plan)
+{
+    cJSON *runs = cJSON_AddArrayToObject(root, key);
+    for (size_t i = 0; i < plan->run_count; i++) {
+        cJSON_AddItemToArray(runs, run_json(plan, &plan->runs[i]));
+    }
+}
+
+cJSON *sweep_json(const struct sweep_plan *plan, const struct sweep_plan *tune)
 {
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "sweep", plan->name);
@@ -252,9 +267,9 @@ cJSON *sweep_json(const struct sweep_plan *plan)
     for (size_t i = 0; i < plan->arm_count; i++) {
         cJSON_AddItemToArray(arms, arm_json(plan, i));
     }
-    cJSON *runs = cJSON_AddArrayToObject(root, "runs");
-    for (size_t i = 0; i < plan->run_count; i++) {
-        cJSON_AddItemToArray(runs, run_json(plan, &plan->runs[i]));
+    add_runs(root, "runs", plan);
+    if (tune) {
+        add_runs(root, "tuning", tune);
     }
     return root;
 }

@@ -282,9 +282,9 @@ static void table_is_the_same_as_text_csv_and_json(void **state)
     const char *second = strchr(text, '\n') + 1, *third = strchr(second, '\n') + 1;
     assert_int_equal(strncmp(second, "\"a, \"\"q\"\"\",2,2,1.75,0.35355339059327", 36), 0);
     assert_string_equal(third,
-                        "b,2,1,3,,20.085536923187668,,3,,500,3000,0.25,3000000000,1000\n");
+                        "b,2,1,3,,20.085536923187668,,3,,500,3000,0.25,3000000000,1000,\n");
     free(text);
-    cJSON *tree = sweep_json(&plan);
+    cJSON *tree = sweep_json(&plan, NULL);
     const cJSON *arm = cJSON_GetArrayItem(json_array(tree, "arms"), 1), *loss;
     loss = json_object(arm, "loss");
     double mean;
@@ -293,6 +293,72 @@ static void table_is_the_same_as_text_csv_and_json(void **state)
     assert_true(json_real(&mean, json_object(arm, "set"), "/sparsity/n") && mean == 2);
     assert_int_equal(cJSON_GetArraySize(json_array(tree, "runs")), 4);
     cJSON_Delete(tree);
+    sweep_plan_release(&plan);
+}
+
+/* --- tuning --- */
+
+#define TUNED                                                                                  \
+    "{\"name\":\"s\"," BASE                                                                    \
+    ",\"arms\":[{\"name\":\"a\"},{\"name\":\"b\",\"set\":{\"/sparsity/n\":2}}],"               \
+    "\"seeds\":[\"1\",\"2\"],\"tune\":{\"grid\":{\"/optimizer/"                                \
+    "lr\":[0.001,0.01,0.1]},\"seed\":"                                                         \
+    "\"9\",\"set\":{\"/train/steps\":5}}}"
+
+static void tuning_gives_every_arm_its_best_point(void **state)
+{
+    (void)state;
+    struct sweep_plan plan = make(TUNED), tune;
+    struct sweep_faults faults = {0};
+    struct err err = {0};
+    assert_int_equal(sweep_tune_plan(&tune, &plan, &faults, &err), 0);
+    assert_int_equal(tune.run_count, 6);
+    assert_string_equal(tune.arms[4].name, "tune b, lr=0.01");
+    assert_string_equal(value_of(&tune.runs[4], "train", "steps"), "5");
+    assert_string_equal(value_of(&tune.runs[4], "train", "seed"), "9");
+    assert_string_equal(value_of(&tune.runs[4], "sparsity", "n"), "2");
+    assert_string_equal(value_of(&tune.runs[4], "optimizer", "lr"), "0.01");
+    assert_string_equal(value_of(&plan.runs[0], "optimizer", "lr"), "none");
+    char key[SWEEP_KEY_MAX];
+    strcpy(key, plan.runs[1].key);
+
+    static const double losses[] = {3, 2, 2, NAN, 5, 4};
+    for (size_t i = 0; i < 6; i++) {
+        end_run(&tune.runs[i], i == 4 ? "failed" : "succeeded", losses[i], losses[i]);
+    }
+    assert_int_equal(sweep_tune_choose(&plan, &tune, &faults, &err), 0);
+    char text[FORMAT_LINE_MAX];
+    assert_string_equal(sweep_tuned_text(&plan.arms[0], text), "lr=0.01");
+    assert_string_equal(sweep_tuned_text(&plan.arms[1], text), "lr=0.1");
+    assert_true(!plan.arms[0].at_edge && plan.arms[1].at_edge);
+    assert_int_equal(plan.run_count, 4);
+    assert_string_equal(value_of(&plan.runs[2], "optimizer", "lr"), "0.01");
+    assert_string_equal(value_of(&plan.runs[3], "optimizer", "lr"), "0.1");
+    assert_string_equal(value_of(&plan.runs[3], "train", "steps"), "10");
+    assert_string_equal(plan.runs[1].key, key);
+    sweep_plan_release(&tune);
+    sweep_plan_release(&plan);
+}
+
+static void an_arm_whose_runs_all_failed_cannot_be_tuned(void **state)
+{
+    (void)state;
+    struct sweep_plan plan = make(TUNED), tune;
+    struct sweep_faults faults = {0};
+    struct err err = {0};
+    assert_int_equal(sweep_tune_plan(&tune, &plan, &faults, &err), 0);
+    for (size_t i = 0; i < 6; i++) {
+        end_run(&tune.runs[i], i < 3 ? "succeeded" : "failed", 1, 1);
+    }
+    assert_int_equal(sweep_tune_choose(&plan, &tune, &faults, &err), ERR_CONFLICT);
+    assert_non_null(strstr(err.text, "b cannot be tuned"));
+    sweep_plan_release(&tune);
+    sweep_plan_release(&plan);
+
+    plan = make("{\"name\":\"s\"," BASE ",\"tune\":{\"seeds\":[\"1\"]}}");
+    assert_int_equal(sweep_tune_plan(&tune, &plan, &faults, &err), ERR_INVALID);
+    assert_int_equal(faults.count, 2); /* the field, and no grid */
+    sweep_faults_release(&faults);
     sweep_plan_release(&plan);
 }
 
@@ -305,6 +371,8 @@ int main(void)
         cmocka_unit_test(long_names_are_cut_between_characters),
         cmocka_unit_test(every_fault_is_told_once),
         cmocka_unit_test(results_are_means_over_the_seeds_that_succeeded),
+        cmocka_unit_test(tuning_gives_every_arm_its_best_point),
+        cmocka_unit_test(an_arm_whose_runs_all_failed_cannot_be_tuned),
         cmocka_unit_test(table_is_the_same_as_text_csv_and_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,7 +107,7 @@ def resumed(hebb, cli, path):
         assert [r["seed"] for r in runs] == ["1", "2"]
         losses = check_arm(hebb, arm, method, runs)
         assert f"{statistics.mean(losses):.4f} +- {statistics.stdev(losses):.4f}" in line and " 2/2 " in line, out
-        same({k: float(v) for k, v in table[arm["arm"]].items() if k != "arm"},
+        same({k: float(v) for k, v in table[arm["arm"]].items() if k not in ("arm", "tuned")},
              {"loss_mean": arm["loss"]["mean"], "loss_sd": arm["loss"]["sd"], "parameters": arm["parameters"],
               "train_flops": arm["train_flops"], "perplexity_sd": arm["perplexity"]["sd"]}, "csv")
     assert cli.run("sweep", file)[0] == out  # all done: the same table at once
@@ -175,6 +175,25 @@ def faulty(hebb, cli, path):
     cli.run("sweep", file, "--url", "http://127.0.0.1:1", code=4)
 
 
+def tuned(hebb, cli, path):
+    """Each arm goes on with the learning rate that was best for it in runs of another seed."""
+    file, rates = hebb.folder / "tuned.json", [0.0001, 0.003, 0.01]
+    sweep = sweep_of(path, "tuned", methods=["static"], seeds=["1"],
+                     tune={"grid": {"/optimizer/lr": rates}, "seed": "9", "set": {"/train/steps": 20}})
+    file.write_text(json.dumps(sweep))
+    assert "4 runs with those that tune" in cli.run("sweep", file, "--dry-run")[0]
+    out, messages = cli.run("sweep", file, "--json", hebb.folder / "tuned-table.json")
+    whole = json.loads((hebb.folder / "tuned-table.json").read_text())
+    assert [r["steps"] for r in whole["tuning"]] == [20] * 3 and len(whole["runs"]) == 1, whole
+    losses = [expected(hebb.events(r["id"]))["final_loss"] for r in whole["tuning"]]
+    best = rates[losses.index(min(losses))]
+    assert best != rates[0] and whole["arms"][0]["tuned"] == {"/optimizer/lr": best}, (losses, whole)
+    spec = hebb.json("GET", f"/v1/jobs/{whole['runs'][0]['id']}")["spec"]
+    assert spec["optimizer"]["lr"] == best and spec["train"]["steps"] == 40, spec
+    assert f"tuned to lr={best}" in messages and out.splitlines()[1].endswith(f"lr={best}"), (out, messages)
+    assert cli.run("sweep", file)[0] == out and len(jobs_of(hebb, "tuned")) == 4
+
+
 def local(hebb, cli, path):
     """Without the daemon: ctrl-C saves and leaves, the same command goes on."""
     file, folder = hebb.folder / "local.json", hebb.folder / "local"
@@ -207,6 +226,7 @@ def main():
         compared(hebb, cli, runs)
         failed(hebb, cli, path)
         faulty(hebb, cli, path)
+        tuned(hebb, cli, path)
         local(hebb, cli, path)
     print("sweep: ok")
 
