@@ -193,7 +193,7 @@ static void dry_run(const struct sweep *sweep)
         printf("\n");
     }
     sweep_print_plan(&sweep->plan);
-    printf("%s: %zu arms, %zu seeds, %zu runs%s. All are valid; nothing was started.\n",
+    printf("\n%s: %zu arms, %zu seeds, %zu runs%s. All are valid; nothing was started.\n",
            sweep->plan.name, sweep->plan.arm_count, sweep->plan.seed_count,
            sweep->plan.run_count + sweep->tune.run_count,
            sweep->tunes ? " with those that tune" : "");
