@@ -16,6 +16,8 @@ int command_cancel(int argc, char **argv);
 int command_pause(int argc, char **argv);
 int command_resume(int argc, char **argv);
 int command_checkpoint(int argc, char **argv);
+int command_compare(int argc, char **argv);
+int command_sweep(int argc, char **argv);
 int command_spec(int argc, char **argv);
 
 /* --- options --- */

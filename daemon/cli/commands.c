@@ -29,6 +29,27 @@ const struct command cli_commands[] = {
     {"logs", "ID [-f] [--attempt N]", "print what the workers wrote", command_logs,
      ID_HELP "  -f, --follow   go on as the log grows, until the job ends\n"
              "  --attempt N    of attempt N; otherwise of the last one\n"},
+    {"compare", "ID|FOLDER... [--csv | --json]", "jobs and job folders side by side",
+     command_compare,
+     "Settings, validation loss, speed, refresh time, and the settings that differ. A name of\n"
+     "an existing folder is one, all else is a job of the daemon; folders alone need no "
+     "daemon.\n"
+     "  --csv   one line a job, numbers in full\n"
+     "  --json  {\"jobs\": [...], \"differences\": [...]}\n"
+     "docs/sweep.md says what each number is.\n"},
+    {"sweep", "FILE [--dry-run] [--csv FILE] [--json FILE] [--retry] [--local FOLDER]",
+     "run a grid of jobs with several seeds; one table at the end", command_sweep,
+     "All jobs are validated before the first is submitted. Called again, the sweep goes on\n"
+     "where it was and starts nothing twice; ctrl-C leaves the jobs running. docs/sweep.md "
+     "has\n"
+     "the file's format. Exit code 1 if a run failed, 130 after ctrl-C.\n"
+     "  --dry-run       list what would run; start nothing\n"
+     "  --csv FILE      the table as CSV too\n"
+     "  --json FILE     table and runs as JSON too\n"
+     "  --retry         submit runs that failed or were cancelled anew\n"
+     "  --local FOLDER  without a daemon, one run after the other by `hebb train` in folders "
+     "of\n"
+     "                  FOLDER; ctrl-C saves a checkpoint and leaves with code 75\n"},
     {"cancel", "ID [--wait] [--json]", "end a job for good", command_cancel,
      ID_HELP "  --wait  until it has ended\n"},
     {"pause", "ID [--wait] [--json]", "save a checkpoint, stop, and free the slots",

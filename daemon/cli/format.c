@@ -142,6 +142,28 @@ bool table_print(const struct table *table, FILE *out)
     return !table->failed;
 }
 
+static void csv_cell(const char *text, FILE *out)
+{
+    if (!strpbrk(text, ",\"\r\n")) {
+        fputs(text, out);
+        return;
+    }
+    fputc('"', out);
+    for (; *text; text++) {
+        fputs(*text == '"' ? "\"\"" : (char[2]){*text, '\0'}, out);
+    }
+    fputc('"', out);
+}
+
+bool table_csv(const struct table *table, FILE *out)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        csv_cell(table_cell(table, i), out);
+        fputc((i + 1) % table->columns == 0 ? '\n' : ',', out);
+    }
+    return !table->failed;
+}
+
 /* --- progress --- */
 
 void progress_text(const struct progress *progress, char out[FORMAT_LINE_MAX])

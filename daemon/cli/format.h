@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { FORMAT_TEXT_MAX = 32, FORMAT_LINE_MAX = 512, TABLE_COLUMNS_MAX = 10 };
+enum { FORMAT_TEXT_MAX = 32, FORMAT_LINE_MAX = 512, TABLE_COLUMNS_MAX = 32 };
 
 /* Each writes into out and returns it. A value that is not finite or negative is "-". */
 char *format_bytes(char out[FORMAT_TEXT_MAX], double bytes); /* "1.4 GiB", "512 B" */
@@ -33,6 +33,8 @@ void table_release(struct table *table);
 void table_row(struct table *table, const char *const *cells); /* copies */
 /* Two spaces between columns. False if a row was lost. */
 bool table_print(const struct table *table, FILE *out);
+/* The same as comma-separated values (RFC 4180, lines end with LF). */
+bool table_csv(const struct table *table, FILE *out);
 
 /* What is known of a run; a negative number is not known. */
 struct progress {

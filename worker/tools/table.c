@@ -27,12 +27,24 @@ const struct command tools_commands[] = {
      "that brings it to N tokens. --tokenizer: bytes, the only one.\n"
      "info: what a shard holds; a hebb shard's checksum is verified. --format: auto, hebb,\n"
      "llmc, raw-uint16 or raw-uint32.\n"},
-    {"eval", "PATH --data PATH... [--format F] [--context N] [--threads N] [--json]",
-     "loss and perplexity of a model on data", tool_eval,
-     "PATH is a job folder, a checkpoint or a model folder. The data's windows of --context\n"
-     "tokens (the model's own without it) do not overlap and are all used. --format: auto, "
-     "text,\n"
-     "hebb, llmc, raw-uint16 or raw-uint32.\n"},
+    {"eval",
+     "PATH (--data PATH... | --choices FILE | --last-word FILE) [--delimiter TEXT] [--format "
+     "F] "
+     "[--context N] [--threads N] [--json]",
+     "loss and perplexity of a model on data; its answers to questions", tool_eval,
+     "PATH is a job folder, a checkpoint or a model folder; docs/evaluation.md has the files.\n"
+     "\n"
+     "  --data PATH...    perplexity: windows of --context tokens (the model's own without "
+     "it)\n"
+     "                    that do not overlap, all of them. --format: auto, text, hebb, llmc,\n"
+     "                    raw-uint16 or raw-uint32\n"
+     "  --choices FILE    multiple choice: a line {\"context\": TEXT, \"choices\": [TEXT, "
+     "...],\n"
+     "                    \"answer\": INDEX} each; the likeliest choice is taken\n"
+     "  --last-word FILE  a line {\"context\": TEXT, \"answer\": WORD} or {\"text\": TEXT} "
+     "each\n"
+     "  --delimiter TEXT  between context and choice; otherwise one space where neither has "
+     "any\n"},
     {"generate",
      "PATH [--prompt TEXT] [--tokens N] [--temperature T] [--top-k K] [--seed S] [--threads N]",
      "text from a job's model, a checkpoint or a model folder", tool_generate,
