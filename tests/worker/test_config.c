@@ -74,6 +74,7 @@ static void every_field_reaches_the_engine(void **state)
     assert_string_equal(c.optimizer, "adamw");
     assert_int_equal(d.train_count, 2);
     assert_string_equal(d.validation[0], "c");
+    assert_string_equal(d.format, "auto");
     assert_int_equal(d.context, 32);
     assert_int_equal(d.vocab, 257);
     assert_true(d.seed == UINT64_MAX);
@@ -92,6 +93,22 @@ static void a_dense_job_has_no_pattern(void **state)
     assert_int_equal(c.shape.n, 1);
     assert_int_equal(c.shape.m, 1);
     assert_int_equal(c.shape.hidden, 512);
+    spec_release(&spec);
+}
+
+static void without_a_tokenizer_no_file_is_text(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    struct dataset_config d;
+    parse(&spec, "{\"data\": {\"train\": [\"a\"], \"tokenizer\": \"none\"}}");
+    config_dataset(&spec, &d);
+    assert_string_equal(d.format, "shards");
+    spec_release(&spec);
+    parse(&spec,
+          "{\"data\": {\"train\": [\"a\"], \"tokenizer\": \"none\", \"format\": \"llmc\"}}");
+    config_dataset(&spec, &d);
+    assert_string_equal(d.format, "llmc");
     spec_release(&spec);
 }
 
@@ -141,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_reaches_the_engine),
         cmocka_unit_test(a_dense_job_has_no_pattern),
+        cmocka_unit_test(without_a_tokenizer_no_file_is_text),
         cmocka_unit_test(lora_has_no_gate),
         cmocka_unit_test(passes_fit_the_world_that_runs),
     };
