@@ -30,7 +30,8 @@ struct attention_shape {
 };
 
 struct adamw_args {
-    real lr, beta1, beta2, eps, weight_decay;
+    double beta1, beta2; /* in double, since 1 - 0.999 in float is 1e-5 off */
+    real lr, eps, weight_decay;
     real correction1, correction2; /* 1 - beta1^t, 1 - beta2^t */
     real grad_scale;               /* multiplies the gradient: clipping, 1 / tokens */
 };
@@ -40,6 +41,23 @@ struct como_args {
     size_t rank, hidden;       /* r, h; h == 0: no gate, m = 1, and the pointers are not used */
     const real *b1, *w2, *b2;  /* (h), (r, h), (r) */
     real gamma, scale;         /* scale = alpha / r */
+};
+
+/* Ages of entries are counted up to AGE_MAX and stay there. */
+enum { AGE_MAX = UINT16_MAX };
+
+struct tans_args {
+    double beta1, beta2;
+    real eps, grad_scale;
+    /* (AGE_MAX + 1) each, by age a >= 1: 1 / (1 - beta1^(a+1)) and 1 / (1 - beta2^a); NULL: no bias correction. */
+    const real *correct_update, *correct_moment;
+};
+
+struct matrix_step_args {
+    real keep;  /* 1 - lr weight_decay */
+    real step;  /* learning rate times the matrix's scale */
+    real gamma; /* share of o; 0: o is not read and may be NULL */
+    real ratio; /* scale of o */
 };
 
 struct ops {
@@ -141,6 +159,36 @@ struct ops {
                   const struct adamw_args *args);
     /* Sum of x[i]^2 in double, in a fixed order. */
     double (*sum_squares)(struct device *dev, const real *x, size_t count);
+
+    /* Plain row-major matrices, for optimizers that treat a weight as a whole.
+     * c = alpha a b + beta d. a (M, K), b (K, N), c and d (M, N). d may be b, or NULL: c = alpha a b. */
+    void (*matrix_product)(struct device *dev, real *c, const real *a, const real *b, const real *d,
+                           real alpha, real beta, size_t M, size_t N, size_t K);
+    /* c = alpha a a^T + beta d. a (M, K), c and d (M, M), d symmetric. d may be a, or NULL. c is exactly
+     * symmetric, since one half of it is computed. */
+    void (*matrix_square)(struct device *dev, real *c, const real *a, const real *d, real alpha,
+                          real beta, size_t M, size_t K);
+    /* out (dout, din), or (din, dout) if transposed: scale times the stored entries at their places, 0 where
+     * there is none. values: as w stores them, of which only shape and codes are read; w NULL: all (dout, din). */
+    void (*matrix_spread)(struct device *dev, real *out, const real *values, const struct nm *w, size_t dout,
+                          size_t din, real scale, int transposed);
+    /* The way back: values = the entries of `in` at the stored places. */
+    void (*matrix_collect)(struct device *dev, real *values, const real *in, const struct nm *w, size_t dout,
+                           size_t din, int transposed);
+
+    /* Nesterov momentum of the gradient divided by the root of its second moment, all (count):
+     * g = grad_scale * g; v = b2 v + (1-b2) g^2; q = g / (sqrt(v) + eps); p = b1 p + (1-b1) q;
+     * u = (1-b1) q + b1 p. With ages (corrections in args): age = min(age + 1, AGE_MAX), v is multiplied by
+     * correct_moment[age] under the root and u by correct_update[age]: the sum of u's weights over the entry's
+     * own gradients becomes 1. g is not changed. TANS, preprint 202605.0851, App. C. */
+    void (*tans_moments)(struct device *dev, real *u, real *p, real *v, uint16_t *ages, const real *g,
+                         size_t count, const struct tans_args *args);
+    /* g = grad_scale * g; p = mu p + (1-mu) g; u = (1-mu) g + mu p. All (count). Jordan et al. 2024 (Muon). */
+    void (*muon_momentum)(struct device *dev, real *u, real *p, const real *g, size_t count, double mu,
+                          real grad_scale);
+    /* w = keep w - step (u + gamma (ratio o - u)); gamma 0: w = keep w - step u. All (count). */
+    void (*matrix_step)(struct device *dev, real *w, const real *u, const real *o, size_t count,
+                        const struct matrix_step_args *args);
 };
 
 struct device {

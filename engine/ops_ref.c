@@ -71,6 +71,13 @@ static const struct ops ref_ops = {
     .head_logits = ref_head_logits,
     .adamw = ref_adamw,
     .sum_squares = ref_sum_squares,
+    .matrix_product = ref_matrix_product,
+    .matrix_square = ref_matrix_square,
+    .matrix_spread = ref_matrix_spread,
+    .matrix_collect = ref_matrix_collect,
+    .tans_moments = ref_tans_moments,
+    .muon_momentum = ref_muon_momentum,
+    .matrix_step = ref_matrix_step,
 };
 
 const struct device_row device_ref = {

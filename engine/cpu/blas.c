@@ -13,10 +13,16 @@ static blasint narrow(size_t n)
 
 static enum CBLAS_TRANSPOSE turn(bool turned) { return turned ? CblasTrans : CblasNoTrans; }
 
+void blas_scaled_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b,
+                         size_t M, size_t N, size_t K, float alpha, float beta)
+{
+    cblas_sgemm(CblasRowMajor, turn(a.turned), turn(b.turned), narrow(M), narrow(N), narrow(K),
+                alpha, a.data, narrow(a.stride), b.data, narrow(b.stride), beta, c,
+                narrow(ldc));
+}
+
 void blas_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b, size_t M,
                   size_t N, size_t K, bool accumulate)
 {
-    cblas_sgemm(CblasRowMajor, turn(a.turned), turn(b.turned), narrow(M), narrow(N), narrow(K),
-                1.0f, a.data, narrow(a.stride), b.data, narrow(b.stride),
-                accumulate ? 1.0f : 0.0f, c, narrow(ldc));
+    blas_scaled_product(c, ldc, a, b, M, N, K, 1.0f, accumulate ? 1.0f : 0.0f);
 }

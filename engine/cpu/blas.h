@@ -22,4 +22,8 @@ void blas_setup(void);
 void blas_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b, size_t M,
                   size_t N, size_t K, bool accumulate);
 
+/* c = alpha a b + beta c; beta 0: c is not read. */
+void blas_scaled_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b,
+                         size_t M, size_t N, size_t K, float alpha, float beta);
+
 #endif

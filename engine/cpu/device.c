@@ -93,6 +93,13 @@ static const struct ops cpu_ops = {
     .head_logits = cpu_head_logits,
     .adamw = cpu_adamw,
     .sum_squares = cpu_sum_squares,
+    .matrix_product = cpu_matrix_product,
+    .matrix_square = cpu_matrix_square,
+    .matrix_spread = cpu_matrix_spread,
+    .matrix_collect = cpu_matrix_collect,
+    .tans_moments = cpu_tans_moments,
+    .muon_momentum = cpu_muon_momentum,
+    .matrix_step = cpu_matrix_step,
 };
 
 const struct device_row device_cpu = {

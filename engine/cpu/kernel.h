@@ -98,6 +98,15 @@ struct cpu_kernels {
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t count,
                   const struct adamw_args *args);
     double (*sum_squares)(const float *x, size_t count);
+    void (*tans_moments)(float *u, float *p, float *v, uint16_t *ages, const float *g,
+                         size_t count, const struct tans_args *args);
+    void (*muon_momentum)(float *u, float *p, const float *g, size_t count, double mu,
+                          float grad_scale);
+    void (*matrix_step)(float *w, const float *u, const float *o, size_t count,
+                        const struct matrix_step_args *args);
+    /* out = alpha a + beta b; out may alias either; b NULL: alpha a. */
+    void (*blend)(float *out, const float *a, const float *b, float alpha, float beta,
+                  size_t count);
 };
 
 extern const struct cpu_kernels cpu_kernels_base;

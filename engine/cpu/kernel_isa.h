@@ -75,5 +75,13 @@ void KERNEL(scale_lanes)(float *x, const float *factor, size_t rows);
 void KERNEL(adamw)(float *w, float *m, float *v, const float *g, size_t count,
                    const struct adamw_args *args);
 double KERNEL(sum_squares)(const float *x, size_t count);
+void KERNEL(tans_moments)(float *u, float *p, float *v, uint16_t *ages, const float *g,
+                          size_t count, const struct tans_args *args);
+void KERNEL(muon_momentum)(float *u, float *p, const float *g, size_t count, double mu,
+                           float grad_scale);
+void KERNEL(matrix_step)(float *w, const float *u, const float *o, size_t count,
+                         const struct matrix_step_args *args);
+void KERNEL(blend)(float *out, const float *a, const float *b, float alpha, float beta,
+                   size_t count);
 
 #endif

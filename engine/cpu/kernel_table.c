@@ -26,4 +26,8 @@ const struct cpu_kernels KERNEL(kernels) = {
     .scale_lanes = KERNEL(scale_lanes),
     .adamw = KERNEL(adamw),
     .sum_squares = KERNEL(sum_squares),
+    .tans_moments = KERNEL(tans_moments),
+    .muon_momentum = KERNEL(muon_momentum),
+    .matrix_step = KERNEL(matrix_step),
+    .blend = KERNEL(blend),
 };

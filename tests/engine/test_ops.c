@@ -337,6 +337,113 @@ static void run_optimizer(struct device *dev, const struct shape *s, struct resu
     plain_result(results, "adamw g", g, count);
 }
 
+static void run_moments(struct device *dev, const struct shape *s, struct results *results)
+{
+    enum { AGES = AGE_MAX + 1 };
+    size_t count = s->rows * s->dim;
+    real *p = fixture_normal(count, 45), *v = fixture_normal(count, 46);
+    real *g = fixture_normal(count, 47), *u = fixture_normal(count, 48);
+    real *aged = fixture_normal(count, 49), *young = fixture_normal(count, 50);
+    real *update = fixture_normal(AGES, 51), *moment = fixture_normal(AGES, 52);
+    uint16_t *ages = malloc(count * sizeof *ages);
+    assert_non_null(ages);
+    for (size_t i = 0; i < count; i++) {
+        v[i] *= v[i];
+        ages[i] = (uint16_t)(i % 3 == 0 ? 0 : AGE_MAX - i % 5);
+        young[i] = v[i];
+    }
+    for (size_t i = 0; i < AGES; i++)
+        moment[i] *= moment[i];
+    struct tans_args args = {
+        .beta1 = REAL(0.9), .beta2 = REAL(0.99), .eps = REAL(1e-5), .grad_scale = REAL(0.5)};
+    dev->ops->tans_moments(dev, u, p, v, NULL, g, count, &args);
+    results_add(results, "tans_moments u", u, count);
+    results_add(results, "tans_moments p", p, count);
+    args.correct_update = update;
+    args.correct_moment = moment;
+    dev->ops->tans_moments(dev, u, aged, young, ages, g, count, &args);
+    results_add(results, "tans_moments u with ages", u, count);
+    for (size_t i = 0; i < count; i++)
+        aged[i] = (real)ages[i];
+    results_add(results, "tans_moments ages", aged, count);
+    dev->ops->muon_momentum(dev, u, p, g, count, REAL(0.95), REAL(0.5));
+    results_add(results, "muon_momentum u", u, count);
+    struct matrix_step_args step = {
+        .keep = REAL(0.99), .step = REAL(0.3), .gamma = REAL(0.25), .ratio = REAL(1.7)};
+    dev->ops->matrix_step(dev, g, u, p, count, &step);
+    results_add(results, "matrix_step", g, count);
+    step.gamma = 0;
+    dev->ops->matrix_step(dev, g, u, NULL, count, &step);
+    plain_result(results, "muon_momentum p", p, count);
+    plain_result(results, "tans_moments v", v, count);
+    plain_result(results, "tans_moments v with ages", young, count);
+    plain_result(results, "matrix_step without o", g, count);
+    mem_aligned_free(u);
+    mem_aligned_free(aged);
+    mem_aligned_free(update);
+    mem_aligned_free(moment);
+    free(ages);
+}
+
+/* (rows, dim) times (dim, dout). */
+static void run_matrix(struct device *dev, const struct shape *s, struct results *results)
+{
+    size_t rows = s->rows, dim = s->dim, dout = s->dout;
+    real *a = fixture_normal(rows * dim, 53), *b = fixture_normal(dim * dout, 54);
+    real *d = fixture_normal(rows * dout, 55), *c = act_poisoned(dev, rows, dout + CPU_PANEL);
+    real *e = act_poisoned(dev, rows, rows + CPU_PANEL), *f = fixture_normal(dim * dim, 56);
+    dev->ops->matrix_product(dev, c, a, b, NULL, REAL(0.7), REAL(9.0), rows, dout, dim);
+    results_add(results, "matrix_product", c, rows * dout);
+    dev->ops->matrix_product(dev, c, a, b, d, REAL(0.7), REAL(-0.4), rows, dout, dim);
+    results_add(results, "matrix_product plus", c, rows * dout);
+    dev->ops->matrix_square(dev, e, a, NULL, REAL(1.5), REAL(9.0), rows, dim);
+    results_add(results, "matrix_square", e, rows * rows);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < i; j++)
+            assert_memory_equal(&e[i * rows + j], &e[j * rows + i], sizeof *e);
+    /* c = B + A A^T with A as d; A is made symmetric first. */
+    dev->ops->matrix_square(dev, f, b, NULL, REAL(0.01), 0, dim, dout);
+    real *square = fixture_normal(dim * dim, 57), *back = fixture_normal(dim * dout, 58);
+    dev->ops->matrix_square(dev, square, f, f, REAL(-0.3), REAL(0.8), dim, dim);
+    results_add(results, "matrix_square plus itself", square, dim * dim);
+    dev->ops->matrix_product(dev, back, f, b, b, REAL(0.2), REAL(0.5), dim, dout, dim);
+    plain_result(results, "matrix_product plus its operand", back, dim * dout);
+    mem_aligned_free(a);
+    mem_aligned_free(b);
+    mem_aligned_free(c);
+    mem_aligned_free(d);
+    mem_aligned_free(e);
+    mem_aligned_free(f);
+    mem_aligned_free(square);
+}
+
+static void run_spread(struct device *dev, const struct shape *s, struct results *results)
+{
+    size_t dout = s->dout, din = s->dim;
+    struct nm sparse = {0};
+    const struct nm *w = NULL;
+    size_t count = dout * din;
+    if (s->n > 0) {
+        sparse = fixture_nm(dev, dout, din, s->n, s->m, 59);
+        w = &sparse;
+        count = nm_count(w);
+    }
+    real *values = fixture_normal(count, 60);
+    for (int transposed = 0; transposed < 2; transposed++) {
+        real *dense = fixture_normal(dout * din, 61), *back = fixture_normal(count, 62);
+        dev->ops->matrix_spread(dev, dense, values, w, dout, din, REAL(0.5), transposed);
+        dev->ops->matrix_collect(dev, back, dense, w, dout, din, transposed);
+        for (size_t i = 0; i < count; i++) /* halves are exact */
+            assert_true(back[i] >= values[i] / 2 && back[i] <= values[i] / 2);
+        plain_result(results, transposed ? "matrix_spread transposed" : "matrix_spread", dense,
+                     dout * din);
+        plain_result(results, "matrix_collect", back, count);
+    }
+    mem_aligned_free(values);
+    if (w)
+        fixture_nm_release(&sparse);
+}
+
 struct op_case {
     void (*run)(struct device *dev, const struct shape *shape, struct results *results);
     struct shape shape;
@@ -371,6 +478,8 @@ static void add_elementwise(struct case_list *list)
             case_add(list, (struct op_case){run_swiglu, s});
             case_add(list, (struct op_case){run_optimizer, s});
         }
+        struct shape s = {.rows = row_counts[i], .dim = 7};
+        case_add(list, (struct op_case){run_moments, s});
     }
     static const size_t gates[][2] = {{1, 1}, {7, 2}, {5, 9}, {64, 3}};
     for (size_t i = 0; i < ROW_COUNTS; i++) {
@@ -384,6 +493,28 @@ static void add_elementwise(struct case_list *list)
     case_add(list, (struct op_case){run_embed, large});
     case_add(list, (struct op_case){run_swiglu, large});
     case_add(list, (struct op_case){run_optimizer, large});
+    case_add(list, (struct op_case){run_moments, large});
+}
+
+static void add_matrices(struct case_list *list)
+{
+    static const size_t shapes[][3] = {{1, 1, 1},     {5, 3, 7},     {64, 64, 64},
+                                       {65, 130, 63}, {130, 1, 1},   {300, 40, 150},
+                                       {2, 200, 70},  {257, 129, 65}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct shape s = {.rows = shapes[i][0], .dim = shapes[i][1], .dout = shapes[i][2]};
+        case_add(list, (struct op_case){run_matrix, s});
+        case_add(list, (struct op_case){run_spread, s});
+    }
+    static const unsigned patterns[][2] = {{1, 4}, {2, 4}, {1, 2}, {15, 16}, {2, 3}, {4, 7}};
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
+        unsigned n = patterns[i][0], m = patterns[i][1];
+        struct shape s = {.dim = 200 / m * m, .dout = 130, .n = n, .m = m};
+        case_add(list, (struct op_case){run_spread, s});
+        s.dim = m;
+        s.dout = 1;
+        case_add(list, (struct op_case){run_spread, s});
+    }
 }
 
 static void add_products(struct case_list *list)
@@ -456,6 +587,7 @@ static struct case_list cases_create(void)
     struct case_list list = {NULL, 0};
     add_elementwise(&list);
     add_products(&list);
+    add_matrices(&list);
     add_attention(&list);
     add_head(&list);
     return list;

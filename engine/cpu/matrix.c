@@ -1,0 +1,217 @@
+/* Plain matrices for the optimizers: products by BLAS over fixed tiles, so that the bits do not
+ * depend on the number of threads, and the way between stored entries and a dense matrix. */
+#include "engine/cpu/blas.h"
+#include "engine/cpu/cpu.h"
+#include <assert.h>
+#include <string.h>
+
+enum {
+    PRODUCT_TILE = 256, /* rows and columns of a tile of matrix_product */
+    SQUARE_TILE = 128,  /* and of matrix_square: half of a tile on the diagonal is waste */
+    SPREAD_ROWS = 64,   /* rows of W of a task of spread and collect */
+};
+
+struct matrix_job {
+    float *c;
+    const float *a, *b, *d; /* b: matrix_product only */
+    float alpha, beta;
+    size_t M, N, K, tiles; /* tiles of a row of tiles */
+};
+
+/* Rows [first, first + rows), columns [column, column + width) of c = alpha a b + beta d. */
+static void multiply_tile(const struct matrix_job *job, struct blas_matrix b, size_t first,
+                          size_t rows, size_t column, size_t width)
+{
+    const struct blas_matrix a = {.data = job->a + first * job->K, .stride = job->K};
+    float *c = job->c + first * job->N + column;
+    for (size_t i = 0; job->d && i < rows; i++)
+        memcpy(c + i * job->N, job->d + (first + i) * job->N + column, width * sizeof *c);
+    blas_scaled_product(c, job->N, a, b, rows, width, job->K, job->alpha,
+                        job->d ? job->beta : 0.0f);
+}
+
+static void product_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct matrix_job *job = context;
+    size_t first = task / job->tiles * PRODUCT_TILE, column = task % job->tiles * PRODUCT_TILE;
+    const struct blas_matrix b = {.data = job->b + column, .stride = job->N};
+    multiply_tile(job, b, first, cpu_min(PRODUCT_TILE, job->M - first), column,
+                  cpu_min(PRODUCT_TILE, job->N - column));
+}
+
+void cpu_matrix_product(struct device *dev, real *c, const real *a, const real *b,
+                        const real *d, real alpha, real beta, size_t M, size_t N, size_t K)
+{
+    assert(c != a && c != b && c != d);
+    struct matrix_job job = {.c = c,
+                             .a = a,
+                             .b = b,
+                             .d = d,
+                             .alpha = alpha,
+                             .beta = beta,
+                             .M = M,
+                             .N = N,
+                             .K = K,
+                             .tiles = cpu_blocks(N, PRODUCT_TILE)};
+    pool_run(dev->pool, cpu_blocks(M, PRODUCT_TILE) * job.tiles, product_task, &job);
+}
+
+/* Tile of c at or below the diagonal; each entry (i, j), i > j, goes to (j, i) too. */
+static void square_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct matrix_job *job = context;
+    size_t first = task / job->tiles * SQUARE_TILE, column = task % job->tiles * SQUARE_TILE;
+    if (column > first)
+        return;
+    size_t rows = cpu_min(SQUARE_TILE, job->M - first);
+    size_t width = cpu_min(SQUARE_TILE, job->M - column);
+    const struct blas_matrix b = {
+        .data = job->a + column * job->K, .stride = job->K, .turned = true};
+    multiply_tile(job, b, first, rows, column, width);
+    for (size_t j = column; j < column + width; j++)
+        for (size_t i = first > j ? first : j + 1; i < first + rows; i++)
+            job->c[j * job->M + i] = job->c[i * job->M + j];
+}
+
+void cpu_matrix_square(struct device *dev, real *c, const real *a, const real *d, real alpha,
+                       real beta, size_t M, size_t K)
+{
+    assert(c != a && c != d);
+    struct matrix_job job = {.c = c,
+                             .a = a,
+                             .d = d,
+                             .alpha = alpha,
+                             .beta = beta,
+                             .M = M,
+                             .N = M,
+                             .K = K,
+                             .tiles = cpu_blocks(M, SQUARE_TILE)};
+    pool_run(dev->pool, job.tiles * job.tiles, square_task, &job);
+}
+
+struct spread_job {
+    const struct cpu_kernels *kernels;
+    const struct nm *w; /* NULL: every entry is stored */
+    float *out;
+    const float *in;
+    size_t dout, din;
+    float scale;
+    bool transposed;
+};
+
+/* Columns of a block: whole groups. */
+static size_t spread_block(const struct nm *w)
+{
+    return w ? CPU_PANEL / w->m * w->m : CPU_PANEL;
+}
+
+/* Stored entries of row o that belong to columns before `column`. */
+static size_t stored_before(const struct nm *w, size_t column)
+{
+    return w ? column / w->m * w->n : column;
+}
+
+/* Row o, columns [column, column + width), from the stored entries to `dense` and back. */
+static void row_spread(const struct spread_job *job, float *dense, size_t o, size_t column,
+                       size_t width)
+{
+    const struct nm *w = job->w;
+    const float *values = job->in + o * stored_before(w, job->din) + stored_before(w, column);
+    if (!w) {
+        job->kernels->blend(dense, values, NULL, job->scale, 0.0f, width);
+        return;
+    }
+    const uint16_t *codes = w->codes + o * nm_groups(w) + column / w->m;
+    memset(dense, 0, width * sizeof *dense);
+    for (size_t g = 0; g < width / w->m; g++) {
+        const uint8_t *columns = w->patterns->column + (size_t)codes[g] * w->n;
+        for (size_t k = 0; k < w->n; k++)
+            dense[g * w->m + columns[k]] = job->scale * values[g * w->n + k];
+    }
+}
+
+static void row_collect(const struct spread_job *job, const float *dense, size_t o,
+                        size_t column, size_t width)
+{
+    const struct nm *w = job->w;
+    float *values = job->out + o * stored_before(w, job->din) + stored_before(w, column);
+    if (!w) {
+        memcpy(values, dense, width * sizeof *values);
+        return;
+    }
+    const uint16_t *codes = w->codes + o * nm_groups(w) + column / w->m;
+    for (size_t g = 0; g < width / w->m; g++) {
+        const uint8_t *columns = w->patterns->column + (size_t)codes[g] * w->n;
+        for (size_t k = 0; k < w->n; k++)
+            values[g * w->n + k] = dense[g * w->m + columns[k]];
+    }
+}
+
+static void spread_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct spread_job *job = context;
+    float tile[SPREAD_ROWS * CPU_PANEL] __attribute__((aligned(64)));
+    const size_t first = task * SPREAD_ROWS, rows = cpu_min(SPREAD_ROWS, job->dout - first);
+    const size_t step = job->transposed ? spread_block(job->w) : job->din;
+    for (size_t column = 0; column < job->din; column += step) {
+        size_t width = cpu_min(step, job->din - column);
+        for (size_t i = 0; i < rows; i++)
+            row_spread(
+                job, job->transposed ? tile + i * CPU_PANEL : job->out + (first + i) * job->din,
+                first + i, column, width);
+        if (job->transposed)
+            job->kernels->transpose(job->out + column * job->dout + first, job->dout, tile,
+                                    CPU_PANEL, rows, width);
+    }
+}
+
+void cpu_matrix_spread(struct device *dev, real *out, const real *values, const struct nm *w,
+                       size_t dout, size_t din, real scale, int transposed)
+{
+    assert(!w || (w->dout == dout && w->din == din));
+    struct spread_job job = {.kernels = cpu_kernels_of(dev),
+                             .w = w,
+                             .out = out,
+                             .in = values,
+                             .dout = dout,
+                             .din = din,
+                             .scale = scale,
+                             .transposed = transposed};
+    pool_run(dev->pool, cpu_blocks(dout, SPREAD_ROWS), spread_task, &job);
+}
+
+static void collect_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct spread_job *job = context;
+    float tile[SPREAD_ROWS * CPU_PANEL] __attribute__((aligned(64)));
+    const size_t first = task * SPREAD_ROWS, rows = cpu_min(SPREAD_ROWS, job->dout - first);
+    const size_t step = job->transposed ? spread_block(job->w) : job->din;
+    for (size_t column = 0; column < job->din; column += step) {
+        size_t width = cpu_min(step, job->din - column);
+        if (job->transposed)
+            job->kernels->transpose(tile, CPU_PANEL, job->in + column * job->dout + first,
+                                    job->dout, width, rows);
+        for (size_t i = 0; i < rows; i++)
+            row_collect(
+                job, job->transposed ? tile + i * CPU_PANEL : job->in + (first + i) * job->din,
+                first + i, column, width);
+    }
+}
+
+void cpu_matrix_collect(struct device *dev, real *values, const real *in, const struct nm *w,
+                        size_t dout, size_t din, int transposed)
+{
+    assert(!w || (w->dout == dout && w->din == din));
+    struct spread_job job = {.kernels = cpu_kernels_of(dev),
+                             .w = w,
+                             .out = values,
+                             .in = in,
+                             .dout = dout,
+                             .din = din,
+                             .transposed = transposed};
+    pool_run(dev->pool, cpu_blocks(dout, SPREAD_ROWS), collect_task, &job);
+}
