@@ -1,5 +1,5 @@
 /* Checkpoints: step-NNNNNNNN/ with model.safetensors (weights as values and codes),
- * state.safetensors (moments, explored maps), train.json (position, seed, shape, method) and
+ * state.safetensors (moments, ages, explored maps), train.json (position, seed, shape, method) and
  * manifest.json (lengths and XXH3-128 of the others, written last). Published by renaming a
  * hidden folder; a folder without a valid manifest is not a checkpoint. The bytes depend on the
  * training state only: no times, no host names. */

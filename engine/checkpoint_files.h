@@ -37,8 +37,9 @@ int checkpoint_model_tensors(struct checkpoint_tensors *out, const struct model 
                              struct err *err);
 
 /* The tensors of state.safetensors: NAME.m and NAME.v of every parameter in the shape of its
- * stored weights, and `explored`, the bit maps of a method that refreshes. They point into the
- * trainer. */
+ * stored weights, NAME.age of every target if the optimizer keeps ages of entries,
+ * `refresh_age` of every parameter if it keeps those of masks, and `explored`, the bit maps of
+ * a method that refreshes. They point into the trainer. */
 int checkpoint_state_tensors(struct checkpoint_tensors *out, const struct trainer *trainer,
                              struct err *err);
 void checkpoint_tensors_release(struct checkpoint_tensors *tensors);

@@ -83,6 +83,14 @@ static const struct meta_field run_fields[] = {
     {"eps", META_REAL, FIELD(eps), NULL},
     {"weight_decay", META_REAL, FIELD(weight_decay), NULL},
     {"grad_clip", META_REAL, FIELD(grad_clip), NULL},
+    {"adam_lr_ratio", META_REAL, FIELD(optim.adam_lr_ratio), NULL},
+    {"adam_eps", META_REAL, FIELD(optim.adam_eps), NULL},
+    {"momentum", META_REAL, FIELD(optim.momentum), NULL},
+    {"scale", META_RULE, FIELD(optim.scale), scale_rule_names},
+    {"gamma_ns", META_REAL, FIELD(optim.gamma_ns), NULL},
+    {"ramp", META_SIZE, FIELD(optim.ramp), NULL},
+    {"rms", META_RULE, FIELD(optim.rms), rms_rule_names},
+    {"age_correction", META_BOOL, FIELD(optim.age_correction), NULL},
     {0},
 };
 

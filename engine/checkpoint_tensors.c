@@ -57,7 +57,7 @@ int checkpoint_state_tensors(struct checkpoint_tensors *out, const struct traine
                              struct err *err)
 {
     const struct model *model = trainer->model;
-    int rc = tensors_reserve(out, 2 * model->param_count + 1, err);
+    int rc = tensors_reserve(out, 3 * model->param_count + 2, err);
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
         const struct param *param = &model->params[i];
         size_t cols = param_stored_cols(param);
@@ -65,6 +65,12 @@ int checkpoint_state_tensors(struct checkpoint_tensors *out, const struct traine
                     model->moment1 + param->offset);
         tensors_add(out, param->name, ".v", CHECKPOINT_REAL, param->rows, cols,
                     model->moment2 + param->offset);
+        if (model->ages && param->target)
+            tensors_add(out, param->name, ".age", ST_U16, param->rows, cols,
+                        model->ages + param->offset);
+    }
+    if (rc == 0 && model->refresh_age) {
+        tensors_add(out, "refresh_age", "", ST_U32, 1, model->param_count, model->refresh_age);
     }
     if (rc == 0 && trainer->refresher) {
         size_t bytes = 0;

@@ -201,10 +201,24 @@ void model_destroy(struct model *model)
     mem_aligned_free(model->grads);
     mem_aligned_free(model->moment1);
     mem_aligned_free(model->moment2);
+    mem_aligned_free(model->refresh_age);
+    mem_aligned_free(model->ages);
     mem_aligned_free(model->codes);
     pattern_table_destroy(model->patterns);
     free(model->params);
     free(model);
+}
+
+int model_keep_ages(struct model *model, bool entries, struct err *err)
+{
+    assert(model->moment1 && !model->refresh_age && !model->ages);
+    model->refresh_age = mem_aligned(model->param_count, sizeof *model->refresh_age);
+    if (entries)
+        model->ages = mem_aligned(model->count, sizeof *model->ages);
+    if (!model->refresh_age || (entries && !model->ages))
+        return err_set(err, ERR_NO_MEMORY, "model: no memory for the ages of %zu parameters",
+                       model->count);
+    return 0;
 }
 
 void model_repack(struct model *model)

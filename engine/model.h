@@ -41,8 +41,12 @@ struct model {
     size_t param_count;
     size_t count; /* entries of each slab */
     real *weights, *grads, *moment1,
-        *moment2;    /* (count) each; grads, moments NULL for inference */
-    uint16_t *codes; /* all codes of all targets, in params order */
+        *moment2; /* (count) each; grads, moments NULL for inference */
+    /* What an optimizer keeps of the masks' history, NULL unless model_keep_ages gave it: */
+    uint32_t
+        *refresh_age; /* (param_count) updates since the matrix's last refresh or the start */
+    uint16_t *ages;   /* (count) updates since the entry became active, at most AGE_MAX */
+    uint16_t *codes;  /* all codes of all targets, in params order */
     size_t code_count;
     struct pattern_table *patterns;     /* NULL for a dense model */
     struct model_private *private_data; /* activations, pointers per layer */
@@ -72,6 +76,10 @@ void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
  * A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform over the legal patterns. Pure
  * function of the seed; with an adapter all else, and the model's output, is as without. */
 void model_init(struct model *model, uint64_t seed);
+
+/* Gives a model made for training refresh_age, and ages if entries; all 0. A refresh sets the
+ * matrix's refresh_age to 0 and treats ages as it treats the moments. */
+int model_keep_ages(struct model *model, bool entries, struct err *err);
 
 /* After codes changed (refresh, load): rebuilds the devices' packs. */
 void model_repack(struct model *model);

@@ -1,5 +1,4 @@
 #include "engine/trainer.h"
-#include "engine/optim/optim.h"
 #include "proto/base/clock.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -70,21 +69,17 @@ int trainer_create(struct trainer **out, const struct trainer_config *config,
     int rc = check_batch(config, comm, err);
     if (rc == 0)
         rc = check_method(config, err);
-    if (rc == 0 && !optimizer_find(optimizer))
-        rc =
-            err_set(err, ERR_INVALID, "optimizer.name is \"%s\": no such optimizer", optimizer);
     if (rc != 0)
         return rc;
     struct trainer *trainer = mem_zeroed(1, sizeof *trainer);
     if (!trainer)
         return err_set(err, ERR_NO_MEMORY, "trainer: no memory");
-    *trainer = (struct trainer){.config = *config,
-                                .dev = dev,
-                                .comm = comm,
-                                .data = data,
-                                .optimizer = optimizer_find(optimizer)};
+    *trainer = (struct trainer){.config = *config, .dev = dev, .comm = comm, .data = data};
     rc = model_create(&trainer->model, dev, &config->shape, config->micro_batch,
                       config->context, true, err);
+    if (rc == 0)
+        rc = optim_create(&trainer->optim, optimizer, config->beta1, config->beta2,
+                          &config->optim, trainer->model, err);
     if (rc == 0)
         rc = create_buffers(trainer, err);
     if (rc == 0 && method_find(config->method.name)->refreshes)
@@ -103,6 +98,7 @@ void trainer_destroy(struct trainer *trainer)
     if (!trainer)
         return;
     refresher_destroy(trainer->refresher);
+    optim_destroy(trainer->optim);
     model_destroy(trainer->model);
     free(trainer->inputs);
     free(trainer->targets);
@@ -239,7 +235,7 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
                               .step = step};
     if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
         args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
-    trainer->optimizer->step(model, &args);
+    trainer->optim->optimizer->step(trainer->optim, model, &args);
     trainer->step = step;
     trainer->tokens += tokens;
     *result = (struct step_result){

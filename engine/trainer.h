@@ -8,8 +8,7 @@
 #include "engine/data.h"
 #include "engine/method.h"
 #include "engine/model.h"
-
-struct optimizer;
+#include "engine/optim/optim.h"
 
 struct trainer_config {
     struct model_shape shape;
@@ -21,6 +20,7 @@ struct trainer_config {
     uint64_t seed;
     const char *optimizer; /* a registry row; NULL: "adamw" */
     double lr, min_lr_ratio, beta1, beta2, eps, weight_decay, grad_clip; /* grad_clip 0: off */
+    struct optim_options optim; /* those of single optimizers */
 };
 
 struct step_result {
@@ -41,8 +41,8 @@ struct trainer {
     struct device *dev;
     struct comm *comm;
     const struct dataset *data;
-    const struct optimizer *optimizer;
     struct model *model;
+    struct optim *optim;
     struct refresher *refresher; /* NULL unless the method refreshes */
     size_t step;                 /* optimizer steps done */
     size_t refresh;              /* refreshes done */

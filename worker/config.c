@@ -81,6 +81,28 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
     return rc;
 }
 
+static int config_optimizer(const struct job_spec *spec, struct optim_options *out,
+                            struct err *err)
+{
+    int scale = 0, rms = 0;
+    int rc =
+        rule_read("/optimizer/scale", scale_rule_names, spec->optimizer.scale, &scale, err);
+    if (rc == 0) {
+        rc = rule_read("/optimizer/rms", rms_rule_names, spec->optimizer.rms, &rms, err);
+    }
+    *out = (struct optim_options){
+        .adam_lr_ratio = spec->optimizer.adam_lr_ratio,
+        .adam_eps = spec->optimizer.adam_eps,
+        .momentum = spec->optimizer.momentum,
+        .scale = (enum scale_rule)scale,
+        .gamma_ns = spec->optimizer.gamma_ns,
+        .ramp = (size_t)spec->optimizer.ramp,
+        .rms = (enum rms_rule)rms,
+        .age_correction = spec->optimizer.age_correction,
+    };
+    return rc;
+}
+
 /* The largest divisor of share that is at most wanted. */
 static size_t fit_micro_batch(size_t wanted, size_t share)
 {
@@ -125,7 +147,8 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
         .grad_clip = spec->optimizer.grad_clip,
     };
     config_shape(spec, &out->shape);
-    return config_method(spec, &out->method, err);
+    int rc = config_optimizer(spec, &out->optim, err);
+    return rc == 0 ? config_method(spec, &out->method, err) : rc;
 }
 
 void config_dataset(const struct job_spec *spec, struct dataset_config *out)

@@ -4,26 +4,31 @@
 #include <assert.h>
 #include <math.h>
 
-static void adamw_step(struct model *model, const struct optim_args *args)
+void adamw_param(struct model *model, const struct param *param, const struct optim_args *args,
+                 double lr, double eps)
 {
     struct device *dev = model->dev;
     assert(model->grads && args->step >= 1);
-    struct adamw_args op = {
-        .lr = (real)args->lr,
-        .beta1 = (real)args->beta1,
-        .beta2 = (real)args->beta2,
-        .eps = (real)args->eps,
+    const struct adamw_args op = {
+        .lr = (real)lr,
+        .beta1 = args->beta1,
+        .beta2 = args->beta2,
+        .eps = (real)eps,
+        .weight_decay = param->decay ? (real)args->weight_decay : REAL(0.0),
         .correction1 = (real)(1 - pow(args->beta1, (double)args->step)),
         .correction2 = (real)(1 - pow(args->beta2, (double)args->step)),
         .grad_scale = (real)args->grad_scale,
     };
-    for (size_t i = 0; i < model->param_count; i++) {
-        const struct param *param = &model->params[i];
-        op.weight_decay = param->decay ? (real)args->weight_decay : REAL(0.0);
-        dev->ops->adamw(dev, model->weights + param->offset, model->moment1 + param->offset,
-                        model->moment2 + param->offset, model->grads + param->offset,
-                        param->count, &op);
-    }
+    dev->ops->adamw(dev, model->weights + param->offset, model->moment1 + param->offset,
+                    model->moment2 + param->offset, model->grads + param->offset, param->count,
+                    &op);
+}
+
+static void adamw_step(struct optim *optim, struct model *model, const struct optim_args *args)
+{
+    (void)optim;
+    for (size_t i = 0; i < model->param_count; i++)
+        adamw_param(model, &model->params[i], args, args->lr, args->eps);
 }
 
 const struct optimizer optimizer_adamw = {.name = "adamw", .step = adamw_step};

@@ -23,6 +23,9 @@ static int broadcast_matrix(struct model *model, struct comm *comm, struct param
     for (size_t i = 0; !rc && i < sizeof slabs / sizeof slabs[0]; i++)
         if (slabs[i])
             rc = comm->ops->broadcast(comm, slabs[i] + param->offset, bytes, 0, err);
+    if (!rc && model->ages)
+        rc = comm->ops->broadcast(comm, model->ages + param->offset,
+                                  param->count * sizeof *model->ages, 0, err);
     if (rc)
         return rc;
     model->dev->ops->nm_repack(model->dev, w);

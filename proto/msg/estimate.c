@@ -1,6 +1,6 @@
 /* The formulas repeat what the engine allocates: proto does not know the engine.
- * tests/worker/test_estimate.c compares every line with model_sizes and refresher_bytes, so a
- * change there that is not made here fails.
+ * tests/worker/test_estimate.c compares every line with model_sizes, optim_bytes and
+ * refresher_bytes, so a change there that is not made here fails.
  *
  * FLOPs count two per multiply-add: 6 per active weight and token for forward and backward (all
  * target matrices, an adapter's and the head; looking up an embedding is free), and for
@@ -26,6 +26,9 @@ enum {
     REFRESH_TARGET_BYTES = 112, /* struct refresh_target */
     REFRESH_COUNT_BYTES = 24,   /* struct refresh_count, one for 32 rows */
     REFRESH_ROWS = 32,
+    LAYER_PARAMETERS = TARGETS + 2, /* matrices and norms */
+    AGES = 65536,                   /* entries of a table of corrections by age */
+    AGE_BYTES = 2,
 };
 
 /* Resident bytes of a worker beyond its slabs: program and libraries, MPI, buffers. Measured as
@@ -267,6 +270,36 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
     return sum;
 }
 
+/* engine/optim/optim.c: what an optimizer takes beyond its two slabs of moments. */
+static uint64_t optimizer_bytes(const struct job_spec *spec, const struct shape *shape,
+                                uint64_t slab)
+{
+    struct matrix kinds[KINDS];
+    uint64_t dense = 0, square = 0, stored = 0, sum = 0;
+    bool tans = strcmp(spec->optimizer.name, "tans") == 0;
+    if (strcmp(spec->optimizer.name, "adamw") == 0)
+        return 0;
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS; i++) {
+        uint64_t dout = kinds[i].dout, din = kinds[i].din, small = dout < din ? dout : din;
+        dense = larger(dense, mul(dout, din));
+        square = larger(square, mul(small, small));
+        stored = larger(stored, mul(dout, mul(din / shape->m, shape->n)));
+    }
+    const uint64_t parts[] = {dense, dense, square, square, stored};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        sum = add(sum, round_up(mul(parts[i], REAL_BYTES), ALIGN_BYTES));
+    if (!tans)
+        return sum;
+    uint64_t parts_of_adapter = shape->rank == 0 ? 0 : shape->gate == 0 ? 2 : 6;
+    uint64_t of_layer = LAYER_PARAMETERS + TARGETS * parts_of_adapter;
+    uint64_t parameters = add(mul(of_layer, shape->layers), shape->tied ? 2 : 3);
+    sum = add(sum, round_up(mul(parameters, 4), ALIGN_BYTES));
+    if (spec->optimizer.age_correction)
+        sum = add(sum, add(2 * AGES * REAL_BYTES, round_up(mul(slab, AGE_BYTES), ALIGN_BYTES)));
+    return sum;
+}
+
 static double flops_per_token(const struct shape *shape, uint64_t n, uint64_t m)
 {
     double weights = (double)target_entries(shape, n, m, 1) +
@@ -303,7 +336,8 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
                 .weights = mul(slab, REAL_BYTES),
                 .topology = topology_bytes(&shape),
                 .gradients = mul(slab, REAL_BYTES),
-                .optimizer = mul(slab, 2 * REAL_BYTES),
+                .optimizer =
+                    add(mul(slab, 2 * REAL_BYTES), optimizer_bytes(spec, &shape, slab)),
                 .activations = activation_bytes(&shape),
                 .scratch = add(device_scratch(&shape, (uint64_t)spec->resources.threads),
                                refresh_bytes(spec, &shape)),

@@ -59,12 +59,20 @@ struct job_spec {
         char state_repair[OPT_STRING_MAX];         /* changed | none | all */
     } sparsity;
     struct {
-        char name[OPT_STRING_MAX]; /* adamw */
-        double lr;                 /* 0.001 */
-        double min_lr_ratio;       /* 0.1, end of the cosine */
-        double beta1, beta2, eps;  /* 0.9, 0.999, 1e-8 */
-        double weight_decay;       /* 0 */
-        double grad_clip;          /* 1.0; 0: off */
+        char name[OPT_STRING_MAX];  /* adamw | muon | tans */
+        double lr;                  /* 0.001 */
+        double min_lr_ratio;        /* 0.1, end of the cosine */
+        double beta1, beta2, eps;   /* 0.9, 0.999, 1e-8; eps of tans 1e-5 */
+        double weight_decay;        /* 0 */
+        double grad_clip;           /* 1.0; 0: off */
+        double adam_lr_ratio;       /* muon, tans: 1 */
+        double adam_eps;            /* tans: 1e-8 */
+        double momentum;            /* muon: 0.95 */
+        char scale[OPT_STRING_MAX]; /* muon: rms | spectral */
+        double gamma_ns;            /* tans: 0.5 */
+        int64_t ramp;               /* tans: 8 steps; 0: off */
+        char rms[OPT_STRING_MAX];   /* tans: post-mask | pre-mask | none */
+        bool age_correction;        /* tans: false */
     } optimizer;
     struct {
         char name[OPT_STRING_MAX]; /* none | lora | comolora */

@@ -98,6 +98,9 @@ void spec_complete(struct spec_draft *draft)
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
     }
+    if (!spec_given(draft, "/optimizer/eps")) {
+        spec->optimizer.eps = spec_is(spec->optimizer.name, "tans") ? 1e-5 : 1e-8;
+    }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;
         spec->train.warmup = tenth < 1000 ? tenth : 1000;
@@ -238,6 +241,21 @@ static void check_sparsity(struct spec_draft *draft)
     }
 }
 
+/* Ages are counted to 65535, where the correction must have faded: beta2^65535 = 0.0014. */
+#define AGED_BETA2_MAX 0.9999
+
+static void check_optimizer(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    if (SOUND(draft, "/optimizer/name", "/optimizer/age_correction", "/optimizer/beta2") &&
+        spec_is(spec->optimizer.name, "tans") && spec->optimizer.age_correction &&
+        spec->optimizer.beta2 > AGED_BETA2_MAX) {
+        spec_fault(draft, blame(draft, "/optimizer/beta2", "/optimizer/age_correction"),
+                   "beta2 %g is above %g, the most that age_correction can count for",
+                   spec->optimizer.beta2, AGED_BETA2_MAX);
+    }
+}
+
 static void check_train(struct spec_draft *draft)
 {
     const struct job_spec *spec = draft->spec;
@@ -278,5 +296,6 @@ void spec_check(struct spec_draft *draft)
     check_model(draft);
     check_data(draft);
     check_sparsity(draft);
+    check_optimizer(draft);
     check_train(draft);
 }

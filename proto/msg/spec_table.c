@@ -14,8 +14,10 @@ static const char *const spec_layouts[] = {"row", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
 static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
-static const char *const spec_optimizers[] = {"adamw", NULL};
 static const char *const spec_adapters[] = {"none", "lora", "comolora", NULL};
+static const char *const spec_optimizers[] = {"adamw", "muon", "tans", NULL};
+static const char *const spec_scales[] = {"rms", "spectral", NULL};
+static const char *const spec_rms[] = {"post-mask", "pre-mask", "none", NULL};
 static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
@@ -25,6 +27,11 @@ static const char *const spec_refreshing[] = {"set", "chts24", NULL};
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
 static const char *const spec_gated[] = {"comolora", NULL};
+
+/* Owners of options of single optimizers. */
+static const char *const spec_muon[] = {"muon", NULL};
+static const char *const spec_tans[] = {"tans", NULL};
+static const char *const spec_matrix_optimizers[] = {"muon", "tans", NULL};
 
 #define STEPS_MAX 1e9
 #define AT(field) offsetof(struct job_spec, field)
@@ -94,17 +101,38 @@ static const struct opt spec_rows[] = {
     {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
 
-    {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "", "The optimizer.", NULL},
+    {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "",
+     "adamw; muon: orthogonalised momentum; tans: preconditioned Nesterov momentum blended with its orthogonalised form. muon and "
+     "tans take the matrices of the blocks and leave embedding, head, norms and adapters to AdamW.", NULL},
     {"/optimizer/lr", OPT_REAL, AT(optimizer.lr), "0.001", 0, 10, NULL, "", "Highest learning rate, after the warm-up.", NULL},
     {"/optimizer/min_lr_ratio", OPT_REAL, AT(optimizer.min_lr_ratio), "0.1", 0, 1, NULL, "",
      "Learning rate at the end of the cosine, as a share of lr.", NULL},
     {"/optimizer/beta1", OPT_REAL, AT(optimizer.beta1), "0.9", 0, 0.999999, NULL, "", "Decay of the first moment.", NULL},
     {"/optimizer/beta2", OPT_REAL, AT(optimizer.beta2), "0.999", 0, 0.999999, NULL, "", "Decay of the second moment.", NULL},
-    {"/optimizer/eps", OPT_REAL, AT(optimizer.eps), "1e-8", 1e-20, 1, NULL, "", "Added to the root of the second moment.", NULL},
+    {"/optimizer/eps", OPT_REAL, AT(optimizer.eps), "", 1e-20, 1, NULL, "",
+     "Added to the root of the second moment, and in tans to the norms it divides by; muon: of its AdamW. Default: 1e-8, for tans "
+     "1e-5.", NULL},
     {"/optimizer/weight_decay", OPT_REAL, AT(optimizer.weight_decay), "0", 0, 10, NULL, "",
      "Decoupled weight decay of the matrices; the norms have none.", NULL},
     {"/optimizer/grad_clip", OPT_REAL, AT(optimizer.grad_clip), "1", 0, 1e6, NULL, "",
      "The gradient is scaled down to this global norm; 0: off.", NULL},
+    {"/optimizer/adam_lr_ratio", OPT_REAL, AT(optimizer.adam_lr_ratio), "1", 0, 1000, NULL, "",
+     "Learning rate of the AdamW of embedding, head, norms and adapters, as a share of lr.", spec_matrix_optimizers},
+    {"/optimizer/adam_eps", OPT_REAL, AT(optimizer.adam_eps), "1e-8", 1e-20, 1, NULL, "",
+     "eps of the AdamW of embedding, head, norms and adapters.", spec_tans},
+    {"/optimizer/momentum", OPT_REAL, AT(optimizer.momentum), "0.95", 0, 0.999999, NULL, "",
+     "Decay of the Nesterov momentum.", spec_muon},
+    {"/optimizer/scale", OPT_ENUM, AT(optimizer.scale), "\"rms\"", 0, 0, spec_scales, "",
+     "Factor of the orthogonal update: rms: 0.2 sqrt(max(dout, din)), an update of AdamW's size; spectral: sqrt(max(1, dout / din)).",
+     spec_muon},
+    {"/optimizer/gamma_ns", OPT_REAL, AT(optimizer.gamma_ns), "0.5", 0, 1, NULL, "",
+     "Share of the orthogonalised update; 0: none.", spec_tans},
+    {"/optimizer/ramp", OPT_INT, AT(optimizer.ramp), "8", 0, STEPS_MAX, NULL, "steps",
+     "Steps after a refresh, or the start, over which gamma_ns rises from 0; 0: off.", spec_tans},
+    {"/optimizer/rms", OPT_ENUM, AT(optimizer.rms), "\"post-mask\"", 0, 0, spec_rms, "",
+     "Scales the orthogonalised update to the size of the other one: by its active entries, by all its entries, or not.", spec_tans},
+    {"/optimizer/age_correction", OPT_BOOL, AT(optimizer.age_correction), "false", 0, 0, NULL, "",
+     "Bias correction by every link's own age, 2 bytes each, counted to 65535; needs beta2 of at most 0.9999.", spec_tans},
 
     {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "",
      "A small dense branch beside every target matrix. none; lora: y = W x + alpha / rank B A x; comolora: the same with A x scaled "

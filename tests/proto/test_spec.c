@@ -161,6 +161,10 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
         "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"lora\",\"rank\":3}}",
         "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\",\"gamma\":0.25,"
         "\"hidden\":5}}",
+        "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"tans\",\"rms\":\"none\","
+        "\"ramp\":0}}",
+        "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"muon\",\"scale\":\"spectral\"}"
+        "}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\",\"n\":3,\"m\":8}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
@@ -193,14 +197,18 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
     }
 }
 
-static void printed_job_has_every_row_that_applies_and_its_value(void **state)
+/* True if the job of these method, optimizer and adapter has this option. */
+static bool row_applies(const struct opt *row, const char *const names[3])
 {
-    (void)state;
-    struct job_spec spec;
-    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\"},"
-                 "\"train\":{\"seed\":\"18446744073709551615\"}}");
-    char *text = print(&spec);
-    spec_release(&spec);
+    for (const char *const *name = row->owners; name && *name; name++)
+        for (size_t i = 0; i < 3; i++)
+            if (strcmp(*name, names[i]) == 0)
+                return true;
+    return !row->owners;
+}
+
+static void expect_rows(const char *text, const char *const names[3])
+{
     cJSON *tree;
     assert_int_equal(json_parse(&tree, text, strlen(text), NULL), 0);
     size_t count;
@@ -214,14 +222,56 @@ static void printed_job_has_every_row_that_applies_and_its_value(void **state)
             *slash = '\0';
             section = json_object(tree, path);
         }
-        if (!cJSON_HasObjectItem(section, slash ? slash + 1 : path)) {
-            fail_msg("%s is missing", rows[i].path);
-        }
+        bool there = cJSON_HasObjectItem(section, slash ? slash + 1 : path);
+        if (there != row_applies(&rows[i], names))
+            fail_msg("%s, %s: %s is %s", names[1], names[2], rows[i].path,
+                     there ? "there" : "missing");
     }
-    assert_string_equal(json_string(json_object(tree, "train"), "seed"),
-                        "18446744073709551615");
     cJSON_Delete(tree);
-    free(text);
+}
+
+static void printed_job_has_every_row_that_applies_and_its_value(void **state)
+{
+    (void)state;
+    static const char *const names[][3] = {{"chts24", "adamw", "none"},
+                                           {"chts24", "muon", "lora"},
+                                           {"set", "tans", "comolora"},
+                                           {"dense", "tans", "none"}};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        struct job_spec spec;
+        char job[512];
+        snprintf(job, sizeof(job),
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"%s\"},"
+                 "\"optimizer\":{\"name\":\"%s\"},\"adapter\":{\"name\":\"%s\"},"
+                 "\"train\":{\"seed\":\"18446744073709551615\"}}",
+                 names[i][0], names[i][1], names[i][2]);
+        parse(&spec, job);
+        char *text = print(&spec);
+        expect_rows(text, names[i]);
+        spec_release(&spec);
+        assert_non_null(strstr(text, "\"18446744073709551615\""));
+        free(text);
+    }
+}
+
+static void options_of_the_optimizers_have_their_own_defaults(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"tans\"}}");
+    assert_true(spec.optimizer.eps == 1e-5 && spec.optimizer.adam_eps == 1e-8);
+    assert_true(spec.optimizer.gamma_ns == 0.5 && spec.optimizer.ramp == 8);
+    assert_string_equal(spec.optimizer.rms, "post-mask");
+    assert_false(spec.optimizer.age_correction);
+    spec_release(&spec);
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"muon\"}}");
+    assert_true(spec.optimizer.eps == 1e-8 && spec.optimizer.momentum == 0.95);
+    assert_string_equal(spec.optimizer.scale, "rms");
+    spec_release(&spec);
+    parse(&spec,
+          "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"tans\",\"eps\":1e-7}}");
+    assert_true(spec.optimizer.eps == 1e-7);
+    spec_release(&spec);
 }
 
 static void text_that_is_not_a_job_has_one_fault_at_the_root(void **state)
@@ -313,7 +363,17 @@ static const struct {
     {"{%s,\"train\":{\"seed\":\"18446744073709551616\"}}",
      "/train/seed: must be a string of decimal digits below 2^64, such as \"1\", got "
      "\"18446744073709551616\"\n"},
-    {"{%s,\"optimizer\":{\"name\":\"sgd\"}}", "/optimizer/name: must be adamw, got \"sgd\"\n"},
+    {"{%s,\"optimizer\":{\"name\":\"sgd\"}}",
+     "/optimizer/name: must be one of adamw, muon, tans, got \"sgd\"\n"},
+    {"{%s,\"optimizer\":{\"momentum\":0.9}}",
+     "/optimizer/momentum: adamw has no such option; it belongs to muon\n"},
+    {"{%s,\"optimizer\":{\"name\":\"muon\",\"gamma_ns\":0.9}}",
+     "/optimizer/gamma_ns: muon has no such option; it belongs to tans\n"},
+    {"{%s,\"optimizer\":{\"name\":\"tans\",\"gamma_ns\":1.5}}",
+     "/optimizer/gamma_ns: must be from 0 to 1, got 1.5\n"},
+    {"{%s,\"optimizer\":{\"name\":\"tans\",\"age_correction\":true,\"beta2\":0.99995}}",
+     "/optimizer/beta2: beta2 0.99995 is above 0.9999, the most that age_correction can count "
+     "for\n"},
     {"{%s,\"optimizer\":{\"min_lr_ratio\":1.1}}",
      "/optimizer/min_lr_ratio: must be from 0 to 1, got 1.1\n"},
     {"{%s,\"optimizer\":{\"lr\":-1e-3}}", "/optimizer/lr: must be from 0 to 10, got -0.001\n"},
@@ -456,6 +516,7 @@ int main(void)
         cmocka_unit_test(computed_defaults_follow_what_is_given),
         cmocka_unit_test(printing_and_parsing_again_gives_the_same_bytes),
         cmocka_unit_test(printed_job_has_every_row_that_applies_and_its_value),
+        cmocka_unit_test(options_of_the_optimizers_have_their_own_defaults),
         cmocka_unit_test(text_that_is_not_a_job_has_one_fault_at_the_root),
         cmocka_unit_test(all_faults_are_reported_at_once),
         cmocka_unit_test(every_rule_has_one_fault_at_its_field),

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "engine/method_rules.h"
 #include "worker/config.h"
 #include <string.h>
 
@@ -80,6 +81,51 @@ static void every_field_reaches_the_engine(void **state)
     assert_true(d.seed == UINT64_MAX);
     assert_string_equal(config_device(&spec), "cpu");
     spec_release(&spec);
+}
+
+static void options_of_the_optimizers_reach_the_engine(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    struct trainer_config c;
+    parse(&spec,
+          "{\"data\": {\"train\": [\"a\"]}, \"optimizer\": {\"name\": \"tans\", \"gamma_ns\": "
+          "0.25,"
+          " \"ramp\": 3, \"rms\": \"pre-mask\", \"age_correction\": true, \"adam_eps\": 1e-7,"
+          " \"adam_lr_ratio\": 0.5}}");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), 0);
+    assert_string_equal(c.optimizer, "tans");
+    assert_true(c.eps == 1e-5 && c.optim.gamma_ns == 0.25 && c.optim.adam_eps == 1e-7);
+    assert_int_equal(c.optim.ramp, 3);
+    assert_int_equal(c.optim.rms, RMS_PRE_MASK);
+    assert_true(c.optim.age_correction && c.optim.adam_lr_ratio == 0.5);
+    spec_release(&spec);
+    parse(&spec, "{\"data\": {\"train\": [\"a\"]}, \"optimizer\": {\"name\": \"muon\", "
+                 "\"momentum\": 0.9,"
+                 " \"scale\": \"spectral\"}}");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), 0);
+    assert_true(c.eps == 1e-8 && c.optim.momentum == 0.9 && c.optim.adam_lr_ratio == 1);
+    assert_int_equal(c.optim.scale, SCALE_SPECTRAL);
+    spec_release(&spec);
+}
+
+static void every_word_of_the_job_is_in_the_engine(void **state)
+{
+    (void)state;
+    size_t count;
+    const struct opt *rows = spec_options(&count);
+    int seen = 0;
+    for (size_t i = 0; i < count; i++) {
+        const bool name = strcmp(rows[i].path, "/optimizer/name") == 0;
+        const char *const *rules = strcmp(rows[i].path, "/optimizer/rms") == 0 ? rms_rule_names
+                                   : strcmp(rows[i].path, "/optimizer/scale") == 0
+                                       ? scale_rule_names
+                                       : NULL;
+        for (size_t k = 0; (name || rules) && rows[i].choices[k]; k++, seen++)
+            assert_true(name ? optimizer_find(rows[i].choices[k]) != NULL
+                             : rule_find(rules, rows[i].choices[k]) >= 0);
+    }
+    assert_int_equal(seen, 3 + 3 + 2);
 }
 
 static void a_dense_job_has_no_pattern(void **state)
@@ -157,6 +203,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_reaches_the_engine),
+        cmocka_unit_test(options_of_the_optimizers_reach_the_engine),
+        cmocka_unit_test(every_word_of_the_job_is_in_the_engine),
         cmocka_unit_test(a_dense_job_has_no_pattern),
         cmocka_unit_test(without_a_tokenizer_no_file_is_text),
         cmocka_unit_test(lora_has_no_gate),

@@ -43,6 +43,19 @@ static const char *const JOBS[] = {
     "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":24,\"intermediate\":36,\"layers\":"
     "2,\"heads\":2,\"context\":33,\"tie_embeddings\":true},\"train\":{\"batch\":1},"
     "\"sparsity\":{\"method\":\"dense\"},\"adapter\":{\"name\":\"lora\",\"rank\":9}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"optimizer\":{\"name\":\"muon\"},\"model\":{\"preset\":"
+    "\"llama-350m\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"optimizer\":{\"name\":\"tans\"},\"sparsity\":{"
+    "\"method\":"
+    "\"dense\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":40,\"intermediate\":36,\"layers\":"
+    "3,\"heads\":4,\"kv_heads\":2,\"context\":100,\"tie_embeddings\":true},\"train\":{"
+    "\"batch\":12},\"sparsity\":{\"n\":1,\"m\":4},\"optimizer\":{\"name\":\"tans\","
+    "\"age_correction\":true}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"adapter\":{\"name\":\"comolora\"},\"optimizer\":{"
+    "\"name\":\"tans\",\"age_correction\":true}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"adapter\":{\"name\":\"lora\"},\"optimizer\":{"
+    "\"name\":\"tans\"}}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
@@ -78,7 +91,9 @@ static void memory_equals_what_the_engine_takes(void **state)
         assert_int_equal(e->memory.weights, f.bytes.weights);
         assert_int_equal(e->memory.topology, f.bytes.codes + f.bytes.packs);
         assert_int_equal(e->memory.gradients, f.bytes.gradients);
-        assert_int_equal(e->memory.optimizer, f.bytes.optimizer);
+        assert_int_equal(e->memory.optimizer,
+                         f.bytes.optimizer +
+                             optim_bytes(f.config.optimizer, &f.config.optim, &f.config.shape));
         assert_int_equal(e->memory.activations, f.bytes.activations + buffers);
         assert_int_equal(e->memory.scratch,
                          f.bytes.scratch + refresher_bytes(&f.config.shape, &f.config.method));
