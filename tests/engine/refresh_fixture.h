@@ -76,6 +76,7 @@ static inline void fixture_release(struct fixture *f)
     free(f->model.weights);
     free(f->model.moment1);
     free(f->model.moment2);
+    free(f->model.ages); /* of a test that gave it some */
     free(f->model.codes);
     pattern_table_destroy(f->model.patterns);
     pool_destroy(f->dev.pool);
