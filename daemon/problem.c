@@ -47,12 +47,6 @@ const char *problem_code(enum problem problem)
     return kinds[problem].code;
 }
 
-const char *problem_title(enum problem problem)
-{
-    assert(problem < PROBLEM_COUNT);
-    return kinds[problem].title;
-}
-
 static void set_detail(struct api_answer *answer, enum problem problem, const char *detail,
                        const struct spec_faults *faults)
 {
@@ -60,7 +54,7 @@ static void set_detail(struct api_answer *answer, enum problem problem, const ch
     snprintf(type, sizeof(type), "urn:hebb:problem:%s", problem_code(problem));
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "type", type);
-    cJSON_AddStringToObject(object, "title", problem_title(problem));
+    cJSON_AddStringToObject(object, "title", kinds[problem].title);
     cJSON_AddNumberToObject(object, "status", problem_status(problem));
     cJSON_AddStringToObject(object, "detail", detail);
     cJSON_AddStringToObject(object, "code", problem_code(problem));

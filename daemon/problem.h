@@ -35,7 +35,6 @@ enum problem {
 
 int problem_status(enum problem problem);
 const char *problem_code(enum problem problem);
-const char *problem_title(enum problem problem);
 
 /* Makes answer the problem, whatever it held. */
 void problem_set(struct api_answer *answer, enum problem problem, const char *format, ...)

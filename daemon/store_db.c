@@ -190,6 +190,11 @@ static void keep(struct query *query, int rc)
         query->rc = rc;
 }
 
+static void query_null(struct query *query)
+{
+    keep(query, sqlite3_bind_null(query->stmt, ++query->bound));
+}
+
 void query_int(struct query *query, int64_t value)
 {
     keep(query, sqlite3_bind_int64(query->stmt, ++query->bound, value));
@@ -216,11 +221,6 @@ void query_bytes(struct query *query, const char *value, size_t len)
 {
     keep(query, sqlite3_bind_text64(query->stmt, ++query->bound, value, len, SQLITE_STATIC,
                                     SQLITE_UTF8));
-}
-
-void query_null(struct query *query)
-{
-    keep(query, sqlite3_bind_null(query->stmt, ++query->bound));
 }
 
 void query_end(struct query *query)

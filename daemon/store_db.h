@@ -70,7 +70,6 @@ void query_real(struct query *query, double value); /* not finite: NULL */
 void query_text(struct query *query,
                 const char *value); /* NULL: SQL NULL; must live until run or end */
 void query_bytes(struct query *query, const char *value, size_t len); /* text of len bytes */
-void query_null(struct query *query);
 /* Runs to the end and releases; *changes (may be NULL) gets the number of rows changed.
  * ERR_CONFLICT on a constraint. */
 int query_run(struct query *query, int *changes, struct err *err);

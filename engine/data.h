@@ -18,9 +18,9 @@ struct dataset_config {
     const char *const *validation;
     size_t validation_count;    /* 0: hold validation_fraction of train out */
     double validation_fraction; /* 0: no validation split */
-    const char *format;         /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
-    size_t context; /* window = context inputs and as many targets, one further on */
-    size_t vocab;   /* every token must be below */
+    const char *format; /* auto | text | shards | hebb | llmc | raw-uint16 | raw-uint32 */
+    size_t context;     /* window = context inputs and as many targets, one further on */
+    size_t vocab;       /* every token must be below */
     uint64_t seed;
 };
 

@@ -24,10 +24,8 @@ static const struct {
     const char *name;
     enum shard_format format;
 } SHARD_FORMATS[] = {
-    {"hebb", SHARD_HEBB},
-    {"llmc", SHARD_LLMC},
-    {"raw-uint16", SHARD_RAW_U16},
-    {"raw-uint32", SHARD_RAW_U32},
+    {"shards", SHARD_AUTO},        {"hebb", SHARD_HEBB},          {"llmc", SHARD_LLMC},
+    {"raw-uint16", SHARD_RAW_U16}, {"raw-uint32", SHARD_RAW_U32},
 };
 
 /* Opens for reading and checks that it is a regular file; *bytes is its length. */

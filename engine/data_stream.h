@@ -31,7 +31,8 @@ struct data_stream {
 };
 
 /* Expands entries and looks at every file: kind, header, length. format: "auto", "text",
- * "hebb", "llmc", "raw-uint16", "raw-uint32". stream is zeroed on failure. */
+ * "shards" (by their magic, never text), "hebb", "llmc", "raw-uint16", "raw-uint32". stream is
+ * zeroed on failure. */
 int data_stream_init(struct data_stream *stream, const char *const *entries, size_t count,
                      const char *format, size_t vocab, struct err *err);
 void data_stream_release(struct data_stream *stream);

@@ -8,11 +8,12 @@ import { topologyView } from './topology.js';
 const POINTS = 1500;
 const DRAW_MS = 250;
 const ACTIONS = [
-  { name: 'pause', states: ['running'] }, { name: 'resume', states: ['paused'] },
-  { name: 'checkpoint', states: ['running'] },
+  { name: 'pause', states: ['queued', 'starting', 'running', 'retry_wait'] }, { name: 'resume', states: ['paused', 'retry_wait'] },
+  { name: 'checkpoint', states: ['starting', 'running'] },
   { name: 'cancel', states: ['queued', 'starting', 'running', 'pausing', 'paused', 'retry_wait'], danger: true },
 ];
 const CONNECTION = { live: '● live', waiting: '○ reconnecting', ended: 'ended' };
+const LEFT = { succeeded: 'done', failed: '–', cancelled: '–' };
 const FINAL = ['succeeded', 'failed', 'cancelled'];
 
 // Steps and evaluations as columns; a step that comes again (after a resume) replaces what was there.
@@ -43,6 +44,9 @@ function header(job, act) {
     }, a.name))));
 }
 
+// The density before the first refresh, and that of a method without any.
+const startDensity = (sparsity) => (sparsity.method === 'dense' ? 1 : sparsity.n / sparsity.m);
+
 function tiles(job, series, topology) {
   const p = job.progress || {};
   const { steps, evals } = series;
@@ -50,12 +54,12 @@ function tiles(job, series, topology) {
   const evalLoss = last(evals.loss);
   const tile = (title, value) => el('div', { class: 'tile' }, el('b', {}, value), el('span', {}, title));
   return [
-    tile('step', `${number(last(steps.step) ?? p.step ?? 0)} / ${number(p.steps)}`),
+    tile('step', `${number(last(steps.step) ?? p.step ?? 0)} / ${number(job.spec.train.steps)}`),
     tile('training loss', number(last(steps.loss) ?? p.loss)),
     tile('validation perplexity', evalLoss === undefined ? '–' : number(Math.exp(evalLoss))),
     tile('tokens/s', number(last(steps.tokens_per_s) ?? p.tokens_per_s)),
-    tile('left', FINAL.includes(job.state) ? 'done' : duration(p.eta_s)),
-    tile('density', percent(topology.density())),
+    tile('left', LEFT[job.state] ?? duration(p.eta_s)),
+    tile('density', percent(topology.density() ?? startDensity(job.spec.sparsity))),
   ];
 }
 
@@ -66,7 +70,7 @@ export async function jobPage(root, id, signal, setConnection, fail) {
     get(`${path}/series?keys=loss,lr,tokens_per_s,grad_norm,eval_loss&points=${POINTS}`), get(`${path}/topology`)]);
   if (signal.aborted) return;
   const series = new Series(history);
-  const topology = topologyView(refreshes.refreshes);
+  const topology = topologyView(refreshes.refreshes, job.spec.sparsity);
   const charts = [
     { view: chart({ title: 'Loss', series: [{ label: 'training' }, { label: 'validation', points: true }] }),
       columns: () => join([{ steps: series.steps.step, values: series.steps.loss }, { steps: series.evals.step, values: series.evals.loss }]) },

@@ -14,7 +14,7 @@ const COLUMNS = [
   { title: 'Progress', cell: (j) => {
     const p = j.progress || {};
     return el('span', {}, el('progress', { max: p.steps || 1, value: p.step || 0, 'aria-label': `progress of ${j.name}` }),
-      ` ${number(p.step || 0)} / ${number(p.steps)}`);
+      p.steps ? ` ${number(p.step)} / ${number(p.steps)}` : '');
   } },
   { title: 'Loss', num: true, cell: (j) => number(j.progress?.loss) },
   { title: 'Tokens/s', num: true, cell: (j) => number(j.progress?.tokens_per_s) },

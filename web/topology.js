@@ -36,8 +36,8 @@ const COLUMNS = [
   { title: 'Mask hash', cell: (m) => el('code', {}, m.hash) },
 ];
 
-// refreshes: [{refresh, step, zeta, layers: [...]}], ascending.
-export function topologyView(refreshes) {
+// refreshes: [{refresh, step, zeta, layers: [...]}], ascending. sparsity: the job's section.
+export function topologyView(refreshes, sparsity) {
   const list = [...refreshes];
   const node = el('section', {});
   let views = [];
@@ -63,7 +63,7 @@ export function topologyView(refreshes) {
     node,
     density() {
       const last = list[list.length - 1]?.layers;
-      return last?.length ? last.reduce((sum, m) => sum + m.density, 0) / last.length : NaN;
+      return last?.length ? last.reduce((sum, m) => sum + m.density, 0) / last.length : undefined;
     },
     add(refresh) {
       while (list.length && list[list.length - 1].step >= refresh.step) list.pop();
@@ -74,7 +74,8 @@ export function topologyView(refreshes) {
       if (!dirty) return;
       dirty = false;
       if (!list.length) {
-        node.replaceChildren(el('p', { class: 'card muted' }, 'The masks have not been refreshed yet.'));
+        node.replaceChildren(el('p', { class: 'card muted' }, sparsity.refresh_interval ? 'The masks have not been refreshed yet.'
+          : `The method ${sparsity.method} does not refresh masks.`));
         return;
       }
       const last = list[list.length - 1];

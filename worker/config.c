@@ -153,13 +153,15 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
 
 void config_dataset(const struct job_spec *spec, struct dataset_config *out)
 {
+    const bool shards =
+        strcmp(spec->data.tokenizer, "none") == 0 && strcmp(spec->data.format, "auto") == 0;
     *out = (struct dataset_config){
         .train = (const char *const *)spec->data.train.items,
         .train_count = spec->data.train.count,
         .validation = (const char *const *)spec->data.validation.items,
         .validation_count = spec->data.validation.count,
         .validation_fraction = spec->data.validation_fraction,
-        .format = spec->data.format,
+        .format = shards ? "shards" : spec->data.format,
         .context = (size_t)spec->train.context,
         .vocab = (size_t)spec->model.vocab,
         .seed = spec->train.seed,

@@ -30,6 +30,26 @@ int cli_next(int argc, char **argv, const char *letters, const struct option *op
     }
 }
 
+int cli_options_json(int argc, char **argv, struct client_config *config, bool *json)
+{
+    enum { JSON = CLI_OWN };
+    static const struct option options[] = {
+        CLI_OPTIONS,
+        {"json", no_argument, NULL, JSON},
+        {0},
+    };
+    int option;
+    *json = false;
+    cli_begin();
+    while ((option = cli_next(argc, argv, "", options, config)) != -1) {
+        if (option != JSON) {
+            return EXIT_USAGE;
+        }
+        *json = true;
+    }
+    return EXIT_DONE;
+}
+
 int cli_number(const char *option, const char *text, int64_t min, int64_t max, int64_t *out)
 {
     char *end;

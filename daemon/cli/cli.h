@@ -39,6 +39,10 @@ void cli_begin(void);
 int cli_next(int argc, char **argv, const char *letters, const struct option *options,
              struct client_config *config);
 
+/* Takes the options of a command that has --json and no other of its own; EXIT_USAGE after a
+ * message. */
+int cli_options_json(int argc, char **argv, struct client_config *config, bool *json);
+
 /* A whole number within [min, max], or a message that names option and EXIT_USAGE. */
 int cli_number(const char *option, const char *text, int64_t min, int64_t max, int64_t *out);
 

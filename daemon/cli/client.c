@@ -166,8 +166,6 @@ void client_destroy(struct client *client)
     free(client);
 }
 
-const char *client_url(const struct client *client) { return client->url; }
-
 void client_set_stop(struct client *client, int fd) { client->stop_fd = fd; }
 
 bool client_stopped(const struct client *client) { return client->stopped; }

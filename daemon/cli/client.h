@@ -24,7 +24,6 @@ extern const char client_help[];
  * and cannot be read. A missing token is no error here: the daemon's answer is. */
 int client_create(struct client **out, const struct client_config *config, struct err *err);
 void client_destroy(struct client *client);
-const char *client_url(const struct client *client);
 
 /* A descriptor that ends a request when it is readable (a signalfd); -1: none. */
 void client_set_stop(struct client *client, int fd);

@@ -250,25 +250,14 @@ static void show_job(const cJSON *job)
 
 int command_show(int argc, char **argv)
 {
-    enum { JSON = CLI_OWN };
-    static const struct option options[] = {
-        CLI_OPTIONS,
-        {"json", no_argument, NULL, JSON},
-        {0},
-    };
     struct client_config config = {0};
     struct client *client;
     char id[CLIENT_ID_MAX];
     bool json = false;
-    int option;
-    cli_begin();
-    while ((option = cli_next(argc, argv, "", options, &config)) != -1) {
-        if (option != JSON) {
-            return EXIT_USAGE;
-        }
-        json = true;
+    int code = cli_options_json(argc, argv, &config, &json);
+    if (code == EXIT_DONE) {
+        code = cli_open_job(argc, argv, &config, &client, id);
     }
-    int code = cli_open_job(argc, argv, &config, &client, id);
     if (code != EXIT_DONE) {
         return code;
     }

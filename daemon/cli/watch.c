@@ -4,6 +4,7 @@
 #include "daemon/cli/format.h"
 #include "proto/base/clock.h"
 #include "proto/json/json.h"
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -11,8 +12,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 enum {
@@ -324,58 +325,56 @@ static int watch_loop(struct watch *watch, int stop_fd)
     return code;
 }
 
+/* ctrl-C becomes readable here. A handler and not a blocked signal: a library's threads (BLAS
+ * has some) do not inherit what main blocks later, and would take the signal and its default.
+ */
+static int interrupt_fd = -1;
+
+static void on_interrupt(int signal)
+{
+    const uint64_t one = 1;
+    const int saved = errno;
+    ssize_t written = write(interrupt_fd, &one, sizeof(one));
+    (void)signal;
+    (void)written; /* it is readable already */
+    errno = saved;
+}
+
 int cli_watch(struct client *client, const char *id, int64_t since, bool json)
 {
-    sigset_t interrupt, old;
-    sigemptyset(&interrupt);
-    sigaddset(&interrupt, SIGINT);
-    sigprocmask(SIG_BLOCK, &interrupt, &old);
-    int stop_fd = signalfd(-1, &interrupt, SFD_CLOEXEC);
-    if (stop_fd < 0) {
-        sigprocmask(SIG_SETMASK, &old, NULL); /* ctrl-C then ends hebb without a word */
+    struct sigaction action = {.sa_handler = on_interrupt}, old;
+    sigemptyset(&action.sa_mask);
+    interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (interrupt_fd < 0) {
+        perror("hebb: eventfd");
+        return EXIT_FAILED;
     }
+    sigaction(SIGINT, &action, &old);
     struct watch watch = {.client = client,
                           .id = id,
                           .json = json,
                           .tty = isatty(STDOUT_FILENO) == 1,
                           .since = since,
                           .progress = {.loss = -1, .tokens_per_s = -1, .eta_s = -1}};
-    client_set_stop(client, stop_fd);
-    int code = watch_loop(&watch, stop_fd);
+    client_set_stop(client, interrupt_fd);
+    int code = watch_loop(&watch, interrupt_fd);
     client_set_stop(client, -1);
-    if (stop_fd >= 0) {
-        struct signalfd_siginfo info; /* a pending ctrl-C has been acted on */
-        struct pollfd pending = {.fd = stop_fd, .events = POLLIN};
-        if (poll(&pending, 1, 0) > 0 && read(stop_fd, &info, sizeof(info)) < 0) {
-            perror("hebb: signalfd");
-        }
-        close(stop_fd);
-        sigprocmask(SIG_SETMASK, &old, NULL);
-    }
+    sigaction(SIGINT, &old, NULL);
+    close(interrupt_fd);
+    interrupt_fd = -1;
     return code;
 }
 
 int command_watch(int argc, char **argv)
 {
-    enum { JSON = CLI_OWN };
-    static const struct option options[] = {
-        CLI_OPTIONS,
-        {"json", no_argument, NULL, JSON},
-        {0},
-    };
     struct client_config config = {0};
     struct client *client;
     char id[CLIENT_ID_MAX];
     bool json = false;
-    int option;
-    cli_begin();
-    while ((option = cli_next(argc, argv, "", options, &config)) != -1) {
-        if (option != JSON) {
-            return EXIT_USAGE;
-        }
-        json = true;
+    int code = cli_options_json(argc, argv, &config, &json);
+    if (code == EXIT_DONE) {
+        code = cli_open_job(argc, argv, &config, &client, id);
     }
-    int code = cli_open_job(argc, argv, &config, &client, id);
     if (code == EXIT_DONE) {
         code = cli_watch(client, id, json ? 0 : -1, json);
         client_destroy(client);

@@ -155,8 +155,6 @@ int file_writer_add(struct file_writer *writer, const void *data, size_t bytes, 
     return 0;
 }
 
-uint64_t file_writer_bytes(const struct file_writer *writer) { return writer->bytes; }
-
 uint64_t file_writer_hash(const struct file_writer *writer)
 {
     return XXH3_64bits_digest(&writer->hash);

@@ -32,7 +32,6 @@ struct file_writer;
 int file_writer_open(struct file_writer **out, const char *path, struct err *err);
 int file_writer_add(struct file_writer *writer, const void *data, size_t bytes,
                     struct err *err);
-uint64_t file_writer_bytes(const struct file_writer *writer); /* added so far */
 
 /* XXH3-64 of everything added since the last file_writer_hash_restart (or the start). */
 uint64_t file_writer_hash(const struct file_writer *writer);

@@ -73,7 +73,7 @@ static const struct opt spec_rows[] = {
     {"/data/tokenizer", OPT_ENUM, AT(data.tokenizer), "\"bytes\"", 0, 0, spec_tokenizers, "",
      "bytes: text, one token a byte, and 256 between documents; none: the files hold tokens.", NULL},
     {"/data/format", OPT_ENUM, AT(data.format), "\"auto\"", 0, 0, spec_formats, "",
-     "auto: text for the tokenizer bytes, else shards by their magic; files without a magic need raw-uint16 or raw-uint32.", NULL},
+     "auto: shards by their magic, and with the tokenizer bytes all else is text; arrays without a magic need raw-uint16 or raw-uint32.", NULL},
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
      "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
@@ -168,7 +168,7 @@ static const struct opt spec_rows[] = {
     {"/resources/device", OPT_ENUM, AT(resources.device), "\"auto\"", 0, 0, spec_devices, "",
      "auto: the best device that build and machine have.", NULL},
     {"/resources/ranks", OPT_INT, AT(resources.ranks), "1", 1, 4096, NULL, "ranks", "MPI processes, data parallel.", NULL},
-    {"/resources/threads", OPT_INT, AT(resources.threads), "1", 1, 1024, NULL, "threads", "Threads of each rank.", NULL},
+    {"/resources/threads", OPT_INT, AT(resources.threads), "1", 1, 256, NULL, "threads", "Threads of each rank.", NULL},
 
     {"/restart/max", OPT_INT, AT(restart.max), "3", 0, 1000, NULL, "retries", "Retries after failures that a retry may cure.", NULL},
     {"/restart/backoff_s", OPT_REAL, AT(restart.backoff_s), "5", 0, 300, NULL, "seconds",

@@ -23,7 +23,7 @@ def main():
                  ("short.txt", "one window of context 64 needs 65", {}, {}),
                  ("truncated.bin", "truncated.bin", shards, {"vocab": 300}),
                  ("foreign.bin", "foreign.bin", shards, {"vocab": 300}),
-                 ("unknown.bin", "unknown.bin", shards, {"vocab": 300}), ("nothing/*.txt", "nothing/*.txt", {}, {})]
+                 ("unknown.bin", "unknown.bin", shards, {"vocab": 300}), ("corpus.txt", "has no shard's magic", shards, {"vocab": 300}), ("nothing/*.txt", "nothing/*.txt", {}, {})]
         for number, (file, words, data, model) in enumerate(cases):
             for ranks in (1, 2) if number % 3 == 1 else (1,):
                 out = base / f"job-{number}-{ranks}"

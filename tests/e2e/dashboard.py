@@ -87,6 +87,23 @@ def watch(browser, hebb, job):
     assert not browser.errors(), browser.errors()
 
 
+def show_names_as_text(browser, hebb, path):
+    name = "<b>bold</b> & " + "x" * 80
+    wrong = {**tiny_job(path), "name": name, "model": {"hidden": 64, "intermediate": 96, "layers": 1, "heads": 2}}
+    wrong["sparsity"] = {"method": "dense"}
+    job = hebb.json("POST", "/v1/jobs", wrong)["id"]
+    hebb.json("POST", f"/v1/jobs/{job}/cancel")
+    hebb.wait(job, ("cancelled",))
+    browser.call("/window/rect", {"width": 500, "height": 900})
+    browser.open(f"{hebb.url}/#/jobs/{job}")
+    browser.wait("return document.querySelector('h1 .state')?.textContent === 'cancelled'")
+    assert browser.run("return document.querySelector('h1').firstChild.data") == name
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "a long name makes the page scroll sideways"
+    tiles = browser.run("return [...document.querySelectorAll('.tile')].map(t => t.innerText.split('\\n'))")
+    assert ["–", "left"] in tiles and ["100 %", "density"] in tiles, tiles
+    assert "dense does not refresh masks" in browser.run("return document.body.innerText")
+
+
 def main():
     with service() as hebb:
         job = hebb.json("POST", "/v1/jobs", tiny_job(corpus(hebb), steps=150))["id"]
@@ -95,6 +112,7 @@ def main():
             watch(browser, hebb, job)
             if len(sys.argv) > 2:
                 browser.picture(sys.argv[2])
+            show_names_as_text(browser, hebb, corpus(hebb))
         finally:
             browser.close()
     print("dashboard: ok")

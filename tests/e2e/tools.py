@@ -45,6 +45,8 @@ def main():
         assert b"20001 tokens of 1 documents in 1 shard" in hebb("data", "prepare", held, "--out", base / "held.bin")
         info = hebb("data", "info", base / "held.bin").decode()
         assert "tokens 20001\n" in info and "checksum ok" in info, info
+        told = json.loads(hebb("data", "info", base / "held.bin", "--json"))
+        assert (told["tokens"], told["vocab"], told["largest_token"], told["checksum_ok"]) == (20001, 257, 256, True), told
         shard = json.loads(hebb("eval", job, "--data", base / "held.bin", "--json"))
         assert shard["loss"] == answers[0]["loss"], shard
         many = base / "many"

@@ -416,6 +416,8 @@ static void text_and_raw_formats_may_be_forced(void **state)
     refuses(&config, ERR_CORRUPT, "11 bytes are not a multiple of 2");
     config.format = "hebb";
     refuses(&config, ERR_INVALID, "HEBBTOK1");
+    config.format = "shards"; /* text is none */
+    refuses(&config, ERR_INVALID, "has no shard's magic");
     config.format = "parquet";
     refuses(&config, ERR_INVALID, "parquet");
 }

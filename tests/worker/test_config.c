@@ -75,6 +75,7 @@ static void every_field_reaches_the_engine(void **state)
     assert_string_equal(c.optimizer, "adamw");
     assert_int_equal(d.train_count, 2);
     assert_string_equal(d.validation[0], "c");
+    assert_string_equal(d.format, "auto");
     assert_int_equal(d.context, 32);
     assert_int_equal(d.vocab, 257);
     assert_true(d.seed == UINT64_MAX);
@@ -141,6 +142,22 @@ static void a_dense_job_has_no_pattern(void **state)
     spec_release(&spec);
 }
 
+static void without_a_tokenizer_no_file_is_text(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    struct dataset_config d;
+    parse(&spec, "{\"data\": {\"train\": [\"a\"], \"tokenizer\": \"none\"}}");
+    config_dataset(&spec, &d);
+    assert_string_equal(d.format, "shards");
+    spec_release(&spec);
+    parse(&spec,
+          "{\"data\": {\"train\": [\"a\"], \"tokenizer\": \"none\", \"format\": \"llmc\"}}");
+    config_dataset(&spec, &d);
+    assert_string_equal(d.format, "llmc");
+    spec_release(&spec);
+}
+
 static void lora_has_no_gate(void **state)
 {
     (void)state;
@@ -189,6 +206,7 @@ int main(void)
         cmocka_unit_test(options_of_the_optimizers_reach_the_engine),
         cmocka_unit_test(every_word_of_the_job_is_in_the_engine),
         cmocka_unit_test(a_dense_job_has_no_pattern),
+        cmocka_unit_test(without_a_tokenizer_no_file_is_text),
         cmocka_unit_test(lora_has_no_gate),
         cmocka_unit_test(passes_fit_the_world_that_runs),
     };

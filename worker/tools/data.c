@@ -4,6 +4,7 @@
 #include "proto/base/fsx.h"
 #include "proto/base/mem.h"
 #include "proto/format/shard.h"
+#include "proto/json/json.h"
 #include "worker/tools/options.h"
 #include "worker/tools/tools.h"
 
@@ -15,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHUNK = 64 * 1024, SHARDS_MAX = 100000 };
+enum { CHUNK = 64 * 1024, SHARDS_MAX = 100000, JSON_MAX = 4096 };
 
 /* Writes one shard after another. A document is never cut: a shard ends with the document that
  * fills it. */
@@ -173,11 +174,53 @@ static const char *const format_names[] = {
     [SHARD_RAW_U16] = "raw-uint16", [SHARD_RAW_U32] = "raw-uint32",
 };
 
+static uint32_t largest_token(const struct shard *shard)
+{
+    return shard->tokens > 0 ? shard_max_token(shard, 0, shard->tokens) : 0;
+}
+
+/* sound: the checksum of a hebb shard holds. */
+static void print_text(const struct shard *shard, bool sound)
+{
+    printf("format %s\ntokens %" PRIu64 "\ntoken bytes %u\nlargest token %u\n",
+           format_names[shard->format], shard->tokens, shard->token_bytes,
+           largest_token(shard));
+    if (shard->format == SHARD_HEBB) {
+        printf("documents %" PRIu64 "\nvocab %" PRIu64 "\ntokenizer %s\nchecksum %s\n",
+               shard->documents, shard->vocab, shard->tokenizer, sound ? "ok" : "wrong");
+    }
+}
+
+static void print_json(const struct shard *shard, bool sound)
+{
+    struct buf text;
+    buf_init(&text, JSON_MAX);
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "format", format_names[shard->format]);
+    cJSON_AddNumberToObject(root, "tokens", (double)shard->tokens);
+    cJSON_AddNumberToObject(root, "token_bytes", shard->token_bytes);
+    cJSON_AddNumberToObject(root, "largest_token", largest_token(shard));
+    if (shard->format == SHARD_HEBB) {
+        cJSON_AddNumberToObject(root, "documents", (double)shard->documents);
+        cJSON_AddNumberToObject(root, "vocab", (double)shard->vocab);
+        cJSON_AddStringToObject(root, "tokenizer", shard->tokenizer);
+        cJSON_AddBoolToObject(root, "checksum_ok", sound);
+    }
+    json_print(root, &text);
+    if (!text.failed) {
+        puts(text.data);
+    }
+    cJSON_Delete(root);
+    buf_release(&text);
+}
+
 static int data_info(int argc, char **argv)
 {
     const char *format = "auto";
+    bool json = false;
     struct option_list rest;
-    const struct option_row options[] = {{"format", OPTION_TEXT, &format, 0, 0}, {0}};
+    const struct option_row options[] = {
+        {"format", OPTION_TEXT, &format, 0, 0}, {"json", OPTION_FLAG, &json, 0, 0}, {0}};
     int code = options_parse(argc, argv, options, &rest);
     size_t known = 0, formats = sizeof format_names / sizeof *format_names;
     if (code != EXIT_DONE) {
@@ -188,7 +231,8 @@ static int data_info(int argc, char **argv)
     }
     if (rest.count != 1 || known == formats) {
         return tool_usage(
-            "data", "info needs one FILE [--format auto|hebb|llmc|raw-uint16|raw-uint32]");
+            "data",
+            "info needs one FILE, and --format is auto, hebb, llmc, raw-uint16 or raw-uint32");
     }
     struct err err = {0};
     struct shard shard;
@@ -196,24 +240,22 @@ static int data_info(int argc, char **argv)
     if (rc != 0) {
         return tool_fail(&err);
     }
-    uint32_t largest = shard.tokens > 0 ? shard_max_token(&shard, 0, shard.tokens) : 0;
-    printf("format %s\ntokens %" PRIu64 "\ntoken bytes %u\nlargest token %u\n",
-           format_names[shard.format], shard.tokens, shard.token_bytes, largest);
-    if (shard.format == SHARD_HEBB) {
-        rc = shard_verify(&shard, &err);
-        printf("documents %" PRIu64 "\nvocab %" PRIu64 "\ntokenizer %s\nchecksum %s\n",
-               shard.documents, shard.vocab, shard.tokenizer, rc == 0 ? "ok" : "wrong");
-    }
+    rc = shard.format == SHARD_HEBB ? shard_verify(&shard, &err) : 0;
+    rc = rc == 0 ? 0 : err_wrap(&err, rc, "%s", rest.items[0]);
+    (json ? print_json : print_text)(&shard, rc == 0);
     shard_close(&shard);
     return rc == 0 ? EXIT_DONE : tool_fail(&err);
 }
 
 int tool_data(int argc, char **argv)
 {
+    static char prepare_name[] = "data prepare", info_name[] = "data info";
     if (argc >= 2 && strcmp(argv[1], "prepare") == 0) {
+        argv[1] = prepare_name; /* as messages call it */
         return data_prepare(argc - 1, argv + 1);
     }
     if (argc >= 2 && strcmp(argv[1], "info") == 0) {
+        argv[1] = info_name;
         return data_info(argc - 1, argv + 1);
     }
     return tool_usage(argv[0], "prepare or info is needed");

@@ -20,7 +20,8 @@ const struct command tools_commands[] = {
      "  --json            the events, one JSON object a line, on stdout instead of the "
      "progress\n"
      "  --worker PROGRAM  hebb-worker; otherwise the one beside hebb\n"},
-    {"data", "prepare INPUT... --out FILE.bin [--shard-tokens N] | info FILE [--format F]",
+    {"data",
+     "prepare INPUT... --out FILE.bin [--shard-tokens N] | info FILE [--format F] [--json]",
      "make token shards, or look into one", tool_data,
      "prepare: INPUT is a text file, a folder or a glob; each file is one document of bytes.\n"
      "With --shard-tokens the shards are FILE-00000.bin and so on, each ended by the document\n"

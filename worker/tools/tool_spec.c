@@ -65,6 +65,18 @@ static int paths_absolute(struct str_list *list, const char *here, struct err *e
     return 0;
 }
 
+/* All faults, one a line, when there are several; the error names them or the only one. */
+static int refuse(const char *path, const struct spec_faults *faults, int rc, struct err *err)
+{
+    if (faults->count <= 1) {
+        return err_wrap(err, rc, "%s", path);
+    }
+    for (size_t i = 0; i < faults->count && i < SPEC_FAULTS_MAX; i++) {
+        fprintf(stderr, "%s: %s: %s\n", path, faults->items[i].field, faults->items[i].reason);
+    }
+    return err_set(err, rc, "%s: the job has %zu faults", path, faults->count);
+}
+
 int tool_spec_load(struct job_spec *spec, const char *path, uint64_t ranks, uint64_t threads,
                    struct err *err)
 {
@@ -75,17 +87,12 @@ int tool_spec_load(struct job_spec *spec, const char *path, uint64_t ranks, uint
     int rc = fsx_read(&text, path, err);
     if (rc == 0) {
         rc = resources_set(&text, ranks, threads, err);
-    }
-    if (rc == 0) {
-        rc = spec_parse(spec, text.data, text.len, &faults, err);
-        for (size_t i = 0; i < faults.count && i < SPEC_FAULTS_MAX; i++) {
-            fprintf(stderr, "%s: %s: %s\n", path, faults.items[i].field,
-                    faults.items[i].reason);
-        }
+        rc = rc == 0 ? spec_parse(spec, text.data, text.len, &faults, err) : rc;
+        rc = rc == 0 ? 0 : refuse(path, &faults, rc, err);
     }
     buf_release(&text);
     if (rc != 0) {
-        return err_wrap(err, rc, "%s", path);
+        return rc;
     }
     if (!getcwd(here, sizeof here)) {
         return err_set(err, ERR_IO, "working folder: %s", strerror(errno));
