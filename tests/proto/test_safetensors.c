@@ -1,42 +1,12 @@
 /* safetensors: what we write reads back, bytes are as specified, and a reader that refuses
  * everything else. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/proto/folder_fixture.h"
 
 #include "proto/base/buf.h"
-#include "proto/base/fsx.h"
 #include "proto/format/safetensors.h"
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/hebb-st-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return fsx_remove_tree(folder, NULL);
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[FSX_PATH_MAX];
-    assert_int_equal(fsx_path(path, NULL, "%s/%s", folder, name), 0);
-    return path;
-}
 
 static void write_bytes(const char *path, const void *data, size_t bytes)
 {

@@ -1,44 +1,14 @@
 /* Topology files: masks of the past come back exactly, damaged files are refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/proto/folder_fixture.h"
 
 #include "proto/base/buf.h"
-#include "proto/base/fsx.h"
 #include "proto/format/topology.h"
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 enum { DOUT = 3, DIN = 8, N = 1, M = 4, GROUPS = DOUT * DIN / M, REFRESHES = 5 };
-
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/hebb-topology-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return fsx_remove_tree(folder, NULL);
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[FSX_PATH_MAX];
-    assert_int_equal(fsx_path(path, NULL, "%s/%s", folder, name), 0);
-    return path;
-}
 
 static struct topology_matrix matrix_of(const char *name, const uint16_t *codes)
 {
