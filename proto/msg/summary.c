@@ -6,17 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NOT_KNOWN ((double)NAN)
+
 void summary_init(struct summary *summary)
 {
-    *summary = (struct summary){.parameters = NAN,
-                                .active_parameters = NAN,
-                                .density = NAN,
+    *summary = (struct summary){.parameters = NOT_KNOWN,
+                                .active_parameters = NOT_KNOWN,
+                                .density = NOT_KNOWN,
                                 .tokens = 0,
-                                .final_loss = NAN,
-                                .best_loss = NAN,
-                                .tokens_per_s = NAN,
-                                .refresh_share = NAN,
-                                .flip_rate = NAN};
+                                .final_loss = NOT_KNOWN,
+                                .best_loss = NOT_KNOWN,
+                                .tokens_per_s = NOT_KNOWN,
+                                .refresh_share = NOT_KNOWN,
+                                .flip_rate = NOT_KNOWN};
 }
 
 void summary_release(struct summary *summary)
@@ -49,7 +51,7 @@ static int grow(void *rows, size_t *cap, size_t count, size_t size, struct err *
 static double number_of(const cJSON *object, const char *key)
 {
     double value;
-    return json_real(&value, object, key) ? value : (double)NAN;
+    return json_real(&value, object, key) ? value : NOT_KNOWN;
 }
 
 static int64_t whole_of(const cJSON *object, const char *key)
@@ -179,11 +181,11 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median; NAN of nothing. values is sorted. */
+/* The median; not known of nothing. values is sorted. */
 static double median_of(double *values, size_t count)
 {
     if (count == 0) {
-        return NAN;
+        return NOT_KNOWN;
     }
     qsort(values, count, sizeof(*values), ascending);
     return count % 2 == 1 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
@@ -207,14 +209,14 @@ static int finish_speed(struct summary *summary, struct err *err)
         refreshes_ms += summary->refresh_rows[i].ms;
     }
     summary->tokens_per_s = median_of(speeds, known);
-    summary->refresh_share = steps_ms > 0 ? refreshes_ms / steps_ms : (double)NAN;
+    summary->refresh_share = steps_ms > 0 ? refreshes_ms / steps_ms : NOT_KNOWN;
     free(speeds);
     return 0;
 }
 
 int summary_finish(struct summary *summary, struct err *err)
 {
-    summary->final_loss = summary->best_loss = NAN;
+    summary->final_loss = summary->best_loss = NOT_KNOWN;
     summary->best_step = 0;
     for (size_t i = 0; i < summary->eval_count; i++) {
         const struct summary_eval *row = &summary->eval_rows[i];
@@ -237,7 +239,7 @@ int summary_finish(struct summary *summary, struct err *err)
 
 struct spread spread_of(const double *values, size_t count)
 {
-    struct spread out = {.mean = NAN, .deviation = NAN, .count = count};
+    struct spread out = {.mean = NOT_KNOWN, .deviation = NOT_KNOWN, .count = count};
     double sum = 0, squares = 0;
     for (size_t i = 0; i < count; i++) {
         sum += values[i];
