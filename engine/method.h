@@ -24,7 +24,7 @@ struct method_config {
     enum score_rule score;
     enum repair_rule repair;
     double mpr;            /* motif pattern revisitation: probability that a group which lost a link may not take its old
-                              pattern again; 0: off */
+                              pattern again; 0: off. Only chtsnm keeps it: set and chts24 fix it at 0 */
 };
 
 /* What a refresh did to one matrix. */

@@ -77,6 +77,7 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
         .temperature_end = spec->sparsity.temperature_end,
         .score = (enum score_rule)score,
         .repair = (enum repair_rule)repair,
+        .mpr = spec->sparsity.mpr,
     };
     return rc;
 }

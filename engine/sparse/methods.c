@@ -22,6 +22,7 @@ static const struct method methods[] = {
     {.name = "static", .sparse = true},
     {.name = "set", .sparse = true, .refreshes = true, .configure = configure_set},
     {.name = "chts24", .sparse = true, .refreshes = true, .configure = configure_chts24},
+    {.name = "chtsnm", .sparse = true, .refreshes = true},
 };
 
 const struct method *method_table(size_t *count)

@@ -7,6 +7,12 @@
 
 static bool spec_is(const char *value, const char *name) { return strcmp(value, name) == 0; }
 
+/* Cannistraci-Hebb training in either form. */
+static bool chts(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "chts24") || spec_is(spec->sparsity.method, "chtsnm");
+}
+
 double spec_density(const struct job_spec *spec)
 {
     return spec_is(spec->sparsity.method, "dense")
@@ -16,7 +22,7 @@ double spec_density(const struct job_spec *spec)
 
 bool spec_refreshes(const struct job_spec *spec)
 {
-    return spec_is(spec->sparsity.method, "set") || spec_is(spec->sparsity.method, "chts24");
+    return spec_is(spec->sparsity.method, "set") || chts(spec);
 }
 
 /* --- defaults --- */
@@ -82,14 +88,13 @@ static int64_t choose_micro_batch(int64_t count, int64_t context)
 void spec_complete(struct spec_draft *draft)
 {
     struct job_spec *spec = draft->spec;
-    bool chts = spec_is(spec->sparsity.method, "chts24");
     complete_shape(draft);
     if (!spec_given(draft, "/model/vocab")) {
         spec->model.vocab =
             spec_is(spec->data.tokenizer, "bytes") ? SPEC_VOCAB_BYTES : SPEC_VOCAB_TOKENS;
     }
     if (!spec_given(draft, "/sparsity/soft")) {
-        spec->sparsity.soft = chts;
+        spec->sparsity.soft = chts(spec);
     }
     if (!spec_given(draft, "/sparsity/score")) {
         snprintf(spec->sparsity.score, sizeof(spec->sparsity.score),
@@ -97,6 +102,10 @@ void spec_complete(struct spec_draft *draft)
     }
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
+    }
+    if (!spec_given(draft, "/sparsity/mpr") && spec_is(spec->sparsity.method, "chtsnm")) {
+        /* rho of preprint 202605.0851, appendix E */
+        spec->sparsity.mpr = 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5 : 0.75;
     }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;
@@ -233,7 +242,8 @@ static void check_sparsity(struct spec_draft *draft)
     }
     if (SOUND(draft, "/sparsity/score") && spec_is(spec->sparsity.method, "set") &&
         !spec_is(spec->sparsity.score, "random")) {
-        spec_fault(draft, "/sparsity/score", "set regrows at random; %s belongs to chts24",
+        spec_fault(draft, "/sparsity/score",
+                   "set regrows at random; %s belongs to chts24 and chtsnm",
                    spec->sparsity.score);
     }
 }

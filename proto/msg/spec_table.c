@@ -9,7 +9,8 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set", "chts24", NULL};
+static const char *const spec_methods[] = {"dense", "static", "set",
+                                           "chts24", "chtsnm", NULL};
 static const char *const spec_layouts[] = {"row", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
@@ -20,7 +21,8 @@ static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
-static const char *const spec_refreshing[] = {"set", "chts24", NULL};
+static const char *const spec_refreshing[] = {"set", "chts24", "chtsnm", NULL};
+static const char *const spec_revisiting[] = {"chtsnm", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
@@ -70,7 +72,7 @@ static const struct opt spec_rows[] = {
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
      "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
-     "soft removal and regrowth.", NULL},
+     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation.", NULL},
     {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
     {"/sparsity/m", OPT_INT, AT(sparsity.m), "4", 2, 16, NULL, "weights", "Length of a group along a row.", NULL},
     {"/sparsity/layout", OPT_ENUM, AT(sparsity.layout), "\"row\"", 0, 0, spec_layouts, "",
@@ -84,15 +86,18 @@ static const struct opt spec_rows[] = {
     {"/sparsity/removal", OPT_ENUM, AT(sparsity.removal), "\"magnitude\"", 0, 0, spec_removals, "",
      "What removal compares: magnitude, or ri: relative importance in row and column.", spec_refreshing},
     {"/sparsity/soft", OPT_BOOL, AT(sparsity.soft), "", 0, 0, NULL, "",
-     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24, false for set.", spec_refreshing},
+     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24 and chtsnm, false for set.", spec_refreshing},
     {"/sparsity/temperature_start", OPT_REAL, AT(sparsity.temperature_start), "1", 0.01, 100, NULL, "",
      "Temperature of the soft removal at the start.", spec_refreshing},
     {"/sparsity/temperature_end", OPT_REAL, AT(sparsity.temperature_end), "9", 0.01, 100, NULL, "",
      "Temperature of the soft removal at refresh_until; linear between.", spec_refreshing},
     {"/sparsity/score", OPT_ENUM, AT(sparsity.score), "", 0, 0, spec_scores, "",
-     "Score of regrowth. Default: ch2-l3n for chts24; set has random only.", spec_refreshing},
+     "Score of regrowth. Default: ch2-l3n for chts24 and chtsnm; set has random only.", spec_refreshing},
     {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
+    {"/sparsity/mpr", OPT_REAL, AT(sparsity.mpr), "", 0, 1, NULL, "",
+     "Motif pattern revisitation: probability that a group which lost a link may not take its old pattern again; 0: off. "
+     "Default: 0.5 for n / m up to 1/4, else 0.75.", spec_revisiting},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "", "The optimizer.", NULL},
     {"/optimizer/lr", OPT_REAL, AT(optimizer.lr), "0.001", 0, 10, NULL, "", "Highest learning rate, after the warm-up.", NULL},

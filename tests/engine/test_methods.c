@@ -20,7 +20,8 @@ static void registry_has_the_methods_of_the_job_spec(void **state)
     } rows[] = {{"dense", false, false},
                 {"static", true, false},
                 {"set", true, true},
-                {"chts24", true, true}};
+                {"chts24", true, true},
+                {"chtsnm", true, true}};
     size_t count;
     const struct method *table = method_table(&count);
     assert_int_equal(count, sizeof rows / sizeof rows[0]);
@@ -49,6 +50,20 @@ static void set_fixes_hard_magnitude_removal_and_random_scores(void **state)
     assert_int_equal(config.removal, REMOVAL_RI);
     assert_int_equal(config.score, SCORE_CH3_L3N);
     assert_true(config.soft);
+}
+
+static void only_chtsnm_keeps_motif_pattern_revisitation(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        double mpr;
+    } rows[] = {{"set", 0}, {"chts24", 0}, {"chtsnm", 0.75}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct method_config config = {.name = rows[i].name, .mpr = 0.75};
+        method_settle(&config);
+        assert_true(config.mpr == rows[i].mpr);
+    }
 }
 
 static size_t one_matrix[1][2] = {{8, 16}};
@@ -232,6 +247,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registry_has_the_methods_of_the_job_spec),
+        cmocka_unit_test(only_chtsnm_keeps_motif_pattern_revisitation),
         cmocka_unit_test(set_fixes_hard_magnitude_removal_and_random_scores),
         cmocka_unit_test(
             refresh_is_due_at_the_interval_until_t_end_and_not_after_the_last_step),

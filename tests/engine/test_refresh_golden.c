@@ -16,7 +16,6 @@ struct golden_case {
     unsigned n, m, bits;
     size_t shapes[FIXTURE_MATRICES_MAX][2];
     size_t count, refreshes;
-    double mpr; /* set past configure: no method of today has it */
     char method[32], name[96];
 };
 
@@ -58,7 +57,8 @@ static bool read_case(FILE *file, struct golden_case *c)
         fscanf(file, "%31s %lu %u %u %zu %zu %lf %lf %15s %u %lf %lf %15s %u %zu %zu %lf",
                c->method, &c->config.seed, &c->n, &c->m, &c->config.steps, &c->config.interval,
                &c->config.until, &c->config.zeta, removal, &soft, &c->config.temperature_start,
-               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes, &c->mpr),
+               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes,
+               &c->config.mpr),
         17);
     c->config.name = c->method;
     c->config.removal = removal_of(removal);
@@ -129,7 +129,6 @@ static size_t run_case(FILE *file, struct golden_case *c, unsigned threads)
         assert_codes(file, &f.nms[t]);
     }
     assert_int_equal(refresher_create(&refresher, &c->config, &f.model, &err), 0);
-    refresher->config.mpr = c->mpr;
     for (size_t round = 1; round <= c->refreshes; round++) {
         struct check check = {.file = file, .f = &f, .c = c, .round = round};
         const struct refresh_observer observer = {.context = &check, .matrix = assert_matrix};

@@ -152,6 +152,33 @@ static void computed_defaults_follow_what_is_given(void **state)
     spec_release(&spec);
 }
 
+static void chtsnm_revisits_patterns_as_the_paper_does_by_default(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sparsity;
+        double mpr;
+    } rows[] = {{"\"n\":1,\"m\":4", 0.5},
+                {"\"n\":2,\"m\":4", 0.75},
+                {"\"n\":1,\"m\":3", 0.75},
+                {"\"n\":2,\"m\":8", 0.5},
+                {"\"n\":1,\"m\":4,\"mpr\":0.125", 0.125}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct job_spec spec;
+        char json[256];
+        snprintf(json, sizeof(json),
+                 "{\"data\":{\"train\":[\"a\"]},\"model\":{\"hidden\":48,\"intermediate\":48,"
+                 "\"layers\":1,\"heads\":2},\"sparsity\":{\"method\":\"chtsnm\",%s}}",
+                 rows[i].sparsity);
+        parse(&spec, json);
+        assert_true(spec.sparsity.mpr == rows[i].mpr);
+        assert_true(spec.sparsity.soft);
+        assert_string_equal(spec.sparsity.score, "ch2-l3n");
+        assert_true(spec_refreshes(&spec));
+        spec_release(&spec);
+    }
+}
+
 static void printing_and_parsing_again_gives_the_same_bytes(void **state)
 {
     (void)state;
@@ -164,6 +191,7 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\",\"n\":3,\"m\":8}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
+        "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"chtsnm\",\"mpr\":0.25}}",
         "{\"name\":\"n "
         "\\\"\xc3\xa9\\\\\",\"priority\":-3,\"model\":{\"hidden\":60,\"intermediate\":36,"
         "\"layers\":1,\"heads\":6,"
@@ -199,6 +227,7 @@ static void printed_job_has_every_row_that_applies_and_its_value(void **state)
     struct job_spec spec;
     parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"adapter\":{\"name\":\"comolora\"},"
                  "\"train\":{\"seed\":\"18446744073709551615\"}}");
+    static const char *const selected[] = {"chts24", "adamw", "comolora"};
     char *text = print(&spec);
     spec_release(&spec);
     cJSON *tree;
@@ -214,8 +243,14 @@ static void printed_job_has_every_row_that_applies_and_its_value(void **state)
             *slash = '\0';
             section = json_object(tree, path);
         }
-        if (!cJSON_HasObjectItem(section, slash ? slash + 1 : path)) {
-            fail_msg("%s is missing", rows[i].path);
+        bool applies = !rows[i].owners;
+        for (size_t k = 0; rows[i].owners && rows[i].owners[k]; k++) {
+            for (size_t j = 0; j < COUNT(selected); j++) {
+                applies = applies || strcmp(rows[i].owners[k], selected[j]) == 0;
+            }
+        }
+        if (cJSON_HasObjectItem(section, slash ? slash + 1 : path) != applies) {
+            fail_msg("%s is %s", rows[i].path, applies ? "missing" : "there");
         }
     }
     assert_string_equal(json_string(json_object(tree, "train"), "seed"),
@@ -322,11 +357,13 @@ static const struct {
     {"{%s,\"sparsity\":{\"m\":17}}", "/sparsity/m: must be from 2 to 16, got 17\n"},
     {"{%s,\"sparsity\":{\"n\":2,\"m\":2}}", "/sparsity/n: n 2 must be below m 2\n"},
     {"{%s,\"sparsity\":{\"method\":\"dense\",\"zeta\":0.1}}",
-     "/sparsity/zeta: dense has no such option; it belongs to set, chts24\n"},
+     "/sparsity/zeta: dense has no such option; it belongs to set, chts24, chtsnm\n"},
+    {"{%s,\"sparsity\":{\"method\":\"chts24\",\"mpr\":0.5}}",
+     "/sparsity/mpr: chts24 has no such option; it belongs to chtsnm\n"},
     {"{%s,\"sparsity\":{\"method\":\"static\",\"score\":\"random\"}}",
-     "/sparsity/score: static has no such option; it belongs to set, chts24\n"},
+     "/sparsity/score: static has no such option; it belongs to set, chts24, chtsnm\n"},
     {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"ch2-l3n\"}}",
-     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24\n"},
+     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24 and chtsnm\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":7}}",
      "/model/heads: hidden 512 is not a multiple of heads 7\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":512}}",
@@ -454,6 +491,7 @@ int main(void)
         cmocka_unit_test(smallest_job_gets_every_default),
         cmocka_unit_test(presets_have_the_shapes_of_the_paper_and_yield_to_given_fields),
         cmocka_unit_test(computed_defaults_follow_what_is_given),
+        cmocka_unit_test(chtsnm_revisits_patterns_as_the_paper_does_by_default),
         cmocka_unit_test(printing_and_parsing_again_gives_the_same_bytes),
         cmocka_unit_test(printed_job_has_every_row_that_applies_and_its_value),
         cmocka_unit_test(text_that_is_not_a_job_has_one_fault_at_the_root),

@@ -182,10 +182,10 @@ CASES = [
     case("7:16 soft ch2", "chts24", 7, 16, [(10, 48)], "ch2-l3n", refreshes=2),
     case("1:4 everything dropped", "chts24", 1, 4, [(12, 16)], "ch2-l3n", zeta=1.0),
     case("1:4 one row, one group", "chts24", 1, 4, [(1, 4), (1, 64), (65, 4)], "ch2-l3n", zeta=0.9),
-    case("1:4 soft ch2 with revisitation", "chts24", 1, 4, [(40, 24), (16, 68)], "ch2-l3n", mpr=0.5, seed=12),
-    case("2:4 hard ch3 with ties, always another pattern", "chts24", 2, 4, [(30, 32), (9, 64)], "ch3-l3n", soft=False,
+    case("1:4 soft ch2 with revisitation", "chtsnm", 1, 4, [(40, 24), (16, 68)], "ch2-l3n", mpr=0.5, seed=12),
+    case("2:4 hard ch3 with ties, always another pattern", "chtsnm", 2, 4, [(30, 32), (9, 64)], "ch3-l3n", soft=False,
          bits=3, mpr=1.0),
-    case("5:8 random with revisitation", "set", 5, 8, [(20, 40)], "random", soft=False, mpr=0.75, zeta=0.6),
+    case("5:8 random with revisitation", "chtsnm", 5, 8, [(20, 40)], "random", soft=False, mpr=0.75, zeta=0.6),
 ]
 
 
