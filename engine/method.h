@@ -33,6 +33,8 @@ struct refresh_stats {
     double density;
     size_t removed;         /* links dropped in the removal step */
     size_t changed_groups;  /* groups whose pattern differs afterwards */
+    size_t blocks;          /* of the block layout, else 0 */
+    size_t changed_blocks;  /* blocks with a changed group */
     double flip_rate;       /* links of the new mask that the old one lacked / links */
     double explored;        /* share of all positions that were ever active */
     size_t patterns[16];    /* groups per code; pattern_count == 0 when there are more than 16 */
@@ -63,7 +65,8 @@ const struct method *method_settle(struct method_config *config);
 
 struct refresher; /* scratch for the largest matrix and the explored bit maps, sized once */
 
-/* ERR_INVALID if the method is unknown or never refreshes, or the model has no N:M matrix. The config is copied. */
+/* ERR_INVALID if the method is unknown or never refreshes, the model has no N:M matrix, or mpr is not 0 in the block layout. The
+ * config is copied. */
 int refresher_create(struct refresher **out, const struct method_config *config, struct model *model,
                      struct err *err);
 void refresher_destroy(struct refresher *refresher);

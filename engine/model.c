@@ -96,6 +96,7 @@ static int create_masks(struct model *model, struct err *err)
                           .din = param->cols,
                           .n = shape->n,
                           .m = shape->m,
+                          .layout = shape->layout,
                           .patterns = model->patterns,
                           .values = model_weight(model, param),
                           .codes = model->codes + code,
@@ -181,7 +182,8 @@ int model_create(struct model **out, struct device *dev, const struct model_shap
         model_destroy(model);
         return rc;
     }
-    /* Zero codes are legal masks: a model is valid, if useless, before model_init or a load. */
+    /* Zero codes are legal masks in the row layout and can be packed in both: a model is valid,
+     * if useless, before model_init or a load. */
     model_repack(model);
     *out = model;
     return 0;

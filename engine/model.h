@@ -21,6 +21,7 @@ struct model_shape {
     double rope_theta, norm_eps;
     bool tie_embeddings;
     unsigned n, m;                /* of the target matrices; n == m (1, 1): dense */
+    enum nm_layout layout;        /* of the target matrices; row for a dense model */
     struct adapter_shape adapter; /* beside every target matrix */
 };
 
@@ -69,8 +70,9 @@ void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
 
 /* Weights N(0, s^2): embedding and head s = 0.02; a target s = sqrt(1 / fan_in_active) with
  * fan_in_active = din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1; an adapter's
- * A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform over the legal patterns. Pure
- * function of the seed; with an adapter all else, and the model's output, is as without. */
+ * A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform over the legal patterns (blocks in
+ * the block layout). Pure function of the seed; with an adapter all else, and the model's output,
+ * is as without. */
 void model_init(struct model *model, uint64_t seed);
 
 /* After codes changed (refresh, load): rebuilds the devices' packs. */

@@ -166,7 +166,10 @@ int model_export(const struct model *model, const char *folder, const char *meth
                  const char *tokenizer, struct err *err)
 {
     struct model_origin origin = {
-        .n = model->shape.n, .m = model->shape.m, .adapter = model->shape.adapter};
+        .n = model->shape.n,
+        .m = model->shape.m,
+        .layout = model->shape.layout,
+        .adapter = model->shape.adapter};
     snprintf(origin.method, sizeof origin.method, "%s", method);
     snprintf(origin.tokenizer, sizeof origin.tokenizer, "%s", tokenizer);
     char temporary[FSX_PATH_MAX];

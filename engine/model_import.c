@@ -123,6 +123,7 @@ int model_import(struct model **out, struct device *dev, const char *folder, siz
         shape.n = origin.n;
         shape.m = origin.m;
         shape.adapter = origin.adapter;
+        shape.layout = origin.layout;
         rc = model_shape_check(&shape, err);
     }
     if (rc == 0) {

@@ -68,6 +68,22 @@ static int check_ranges(const struct model_shape *shape, struct err *err)
     return rc;
 }
 
+/* The rows of every target are whole blocks too; hidden and intermediate are checked. */
+static int check_block(const struct model_shape *shape, struct err *err)
+{
+    if (shape->m != NM_BLOCK)
+        return err_set(err, ERR_INVALID,
+                       "sparsity.m is %u: the layout block has blocks of %d x %d, so m must be "
+                       "%d",
+                       shape->m, NM_BLOCK, NM_BLOCK, NM_BLOCK);
+    if (model_kv_dim(shape) % NM_BLOCK != 0)
+        return err_set(err, ERR_INVALID,
+                       "model.kv_heads is %zu: kv_heads * hidden / heads = %zu must be a "
+                       "multiple of %d in the layout block",
+                       shape->kv_heads, model_kv_dim(shape), NM_BLOCK);
+    return 0;
+}
+
 static int check_sparsity(const struct model_shape *shape, struct err *err)
 {
     if (shape->n < 1 || shape->n > shape->m)
@@ -86,7 +102,7 @@ static int check_sparsity(const struct model_shape *shape, struct err *err)
         return err_set(err, ERR_INVALID,
                        "model.intermediate is %zu: must be a multiple of sparsity.m = %u",
                        shape->intermediate, shape->m);
-    return 0;
+    return shape->layout == NM_LAYOUT_BLOCK ? check_block(shape, err) : 0;
 }
 
 int model_shape_check(const struct model_shape *shape, struct err *err)

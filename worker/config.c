@@ -38,6 +38,8 @@ void config_shape(const struct job_spec *spec, struct model_shape *out)
         .tie_embeddings = spec->model.tie_embeddings,
         .n = sparse ? (unsigned)spec->sparsity.n : 1,
         .m = sparse ? (unsigned)spec->sparsity.m : 1,
+        .layout = sparse && strcmp(spec->sparsity.layout, "block") == 0 ? NM_LAYOUT_BLOCK
+                                                                        : NM_LAYOUT_ROW,
     };
     config_adapter(spec, &out->adapter);
 }
@@ -99,11 +101,6 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
     if (rule_find(adapter_names, spec->adapter.name) < 0) {
         return err_set(err, ERR_UNSUPPORTED, "/adapter/name is \"%s\": not in this build",
                        spec->adapter.name);
-    }
-    if (strcmp(spec->sparsity.layout, "row") != 0) {
-        return err_set(err, ERR_UNSUPPORTED,
-                       "/sparsity/layout is \"%s\": this build has \"row\" only",
-                       spec->sparsity.layout);
     }
     if (batch % ranks != 0) {
         return err_set(err, ERR_INVALID, "/train/batch is %zu: not a multiple of the %zu ranks",

@@ -120,6 +120,9 @@ static bool layer_add(cJSON *layers, const char *name, const struct refresh_stat
     event_add_number(layer, "density", stats->density);
     event_add_number(layer, "removed", (double)stats->removed);
     event_add_number(layer, "changed_groups", (double)stats->changed_groups);
+    if (stats->blocks > 0) {
+        event_add_number(layer, "changed_blocks", (double)stats->changed_blocks);
+    }
     event_add_number(layer, "flip_rate", stats->flip_rate);
     event_add_number(layer, "explored", stats->explored);
     if (stats->pattern_count > 0) {

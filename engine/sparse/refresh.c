@@ -129,8 +129,15 @@ int refresher_create(struct refresher **out, const struct method_config *config,
     struct extent e = {0};
     for (size_t i = 0; i < model->param_count; i++) {
         const struct nm *w = model->params[i].nm;
-        if (w)
-            extent_add(&e, w->dout, w->din, w->m, 1);
+        if (!w)
+            continue;
+        extent_add(&e, w->dout, w->din, w->m, 1);
+        if (w->layout == NM_LAYOUT_BLOCK && settled.mpr > 0)
+            return err_set(
+                err, ERR_INVALID,
+                "sparsity.mpr is %g: motif pattern revisitation is for the layout row; "
+                "in the layout block it must be 0",
+                settled.mpr);
     }
     if (e.targets == 0)
         return err_set(err, ERR_INVALID, "method %s: the model has no N:M matrix",
@@ -211,6 +218,17 @@ struct philox refresh_stream(const struct refresh_job *job, enum philox_purpose 
 void refresh_rows(struct refresh_job *job, void (*fn)(void *job, size_t task, unsigned thread))
 {
     pool_run(job->pool, ceil_div(job->w->dout, REFRESH_ROWS), fn, job);
+}
+
+bool refresh_lost(const struct refresh_job *job, size_t o, size_t g)
+{
+    const struct nm *w = job->w;
+    const size_t groups = nm_groups(w);
+    const size_t rows = w->layout == NM_LAYOUT_BLOCK ? NM_BLOCK : 1, first = o - o % rows;
+    for (size_t i = first * groups + g; i < (first + rows) * groups; i += groups)
+        if (job->scratch->survivors[i] != w->patterns->mask[w->codes[i]])
+            return true;
+    return false;
 }
 
 static int refresh_matrix(struct refresh_job *job, const struct refresh_observer *observer,

@@ -183,7 +183,7 @@ static void fill_ch(struct refresh_job *job)
 /* ---- chance ---- */
 
 /* Soft regrowth multiplies by U (CPAL 2026, 3.2.3); the random score is U itself. Only groups
- * that lost a link need it. */
+ * and blocks that lost a link need it. */
 static void apply_chance(void *context, size_t task, unsigned thread)
 {
     (void)thread;
@@ -195,7 +195,7 @@ static void apply_chance(void *context, size_t task, unsigned thread)
     double u[NM_M_MAX];
     for (size_t i = task * REFRESH_ROWS * groups; i < refresh_row_end(job, task) * groups;
          i++) {
-        if (job->scratch->survivors[i] == w->patterns->mask[w->codes[i]])
+        if (!refresh_lost(job, i / groups, i % groups))
             continue;
         double *score = (double *)job->scratch->cells + i * w->m;
         philox_uniform_fill(&stream, i * w->m, w->m, u);

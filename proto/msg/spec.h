@@ -48,7 +48,7 @@ struct job_spec {
     struct {
         char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 | chtsnm */
         int64_t n, m;                 /* 1, 4 */
-        char layout[OPT_STRING_MAX];  /* row */
+        char layout[OPT_STRING_MAX];  /* row | block */
         int64_t refresh_interval;     /* 100 steps */
         double refresh_until;         /* 0.75, share of steps: T_end */
         double zeta;                  /* 0.1 */
@@ -57,7 +57,7 @@ struct job_spec {
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
         char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random; set: random */
         char state_repair[OPT_STRING_MAX];         /* changed | none | all */
-        double mpr; /* chtsnm: 0.5 for n / m up to 1/4, else 0.75; others 0 */
+        double mpr; /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX]; /* adamw */

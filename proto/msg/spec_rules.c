@@ -13,6 +13,11 @@ static bool chts(const struct job_spec *spec)
     return spec_is(spec->sparsity.method, "chts24") || spec_is(spec->sparsity.method, "chtsnm");
 }
 
+static bool block(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.layout, "block");
+}
+
 double spec_density(const struct job_spec *spec)
 {
     return spec_is(spec->sparsity.method, "dense")
@@ -105,7 +110,9 @@ void spec_complete(struct spec_draft *draft)
     }
     if (!spec_given(draft, "/sparsity/mpr") && spec_is(spec->sparsity.method, "chtsnm")) {
         /* rho of preprint 202605.0851, appendix E */
-        spec->sparsity.mpr = 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5 : 0.75;
+        spec->sparsity.mpr = block(spec)                                ? 0
+                             : 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5
+                                                                        : 0.75;
     }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;
@@ -218,6 +225,34 @@ static void check_owners(struct spec_draft *draft)
     }
 }
 
+/* Every target's rows are whole blocks as well. */
+static void check_block(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    if (!SOUND(draft, "/sparsity/layout") || !block(spec)) {
+        return;
+    }
+    if (SOUND(draft, "/sparsity/m") && spec->sparsity.m != 4) {
+        spec_fault(draft, blame(draft, "/sparsity/m", "/sparsity/layout"),
+                   "the layout block has blocks of 4 x 4: m must be 4, got %" PRId64,
+                   spec->sparsity.m);
+    }
+    int64_t heads = spec->model.heads, hidden = spec->model.hidden;
+    if (SOUND(draft, "/model/hidden", "/model/heads", "/model/kv_heads") &&
+        hidden / heads * spec->model.kv_heads % 4 != 0) {
+        spec_fault(draft, blame(draft, "/model/kv_heads", "/model/heads"),
+                   "kv_heads * hidden / heads = %" PRId64
+                   " is not a multiple of 4, which the layout block needs",
+                   hidden / heads * spec->model.kv_heads);
+    }
+    if (SOUND(draft, "/sparsity/mpr") && spec->sparsity.mpr > 0) {
+        spec_fault(draft, "/sparsity/mpr",
+                   "motif pattern revisitation is for the layout row; in the layout block it "
+                   "must be 0, got %g",
+                   spec->sparsity.mpr);
+    }
+}
+
 static void check_sparsity(struct spec_draft *draft)
 {
     const struct job_spec *spec = draft->spec;
@@ -240,6 +275,7 @@ static void check_sparsity(struct spec_draft *draft)
                    "%" PRId64 " is not a multiple of sparsity.m %" PRId64,
                    spec->model.intermediate, m);
     }
+    check_block(draft);
     if (SOUND(draft, "/sparsity/score") && spec_is(spec->sparsity.method, "set") &&
         !spec_is(spec->sparsity.score, "random")) {
         spec_fault(draft, "/sparsity/score",

@@ -11,7 +11,7 @@ static const char *const spec_formats[] = {"auto",       "text",       "hebb", "
                                            "raw-uint16", "raw-uint32", NULL};
 static const char *const spec_methods[] = {"dense", "static", "set",
                                            "chts24", "chtsnm", NULL};
-static const char *const spec_layouts[] = {"row", NULL};
+static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
 static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
@@ -76,7 +76,8 @@ static const struct opt spec_rows[] = {
     {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
     {"/sparsity/m", OPT_INT, AT(sparsity.m), "4", 2, 16, NULL, "weights", "Length of a group along a row.", NULL},
     {"/sparsity/layout", OPT_ENUM, AT(sparsity.layout), "\"row\"", 0, 0, spec_layouts, "",
-     "row: exactly n in each group of m neighbours of a row.", NULL},
+     "row: exactly n in each group of m neighbours of a row; block: n in each row and each column of every 4x4 block (m = 4), "
+     "so that the transposed matrix is n:m too.", NULL},
     {"/sparsity/refresh_interval", OPT_INT, AT(sparsity.refresh_interval), "100", 1, STEPS_MAX, NULL, "steps",
      "Steps between two refreshes of the masks.", spec_refreshing},
     {"/sparsity/refresh_until", OPT_REAL, AT(sparsity.refresh_until), "0.75", 0, 1, NULL, "",
@@ -97,7 +98,8 @@ static const struct opt spec_rows[] = {
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
     {"/sparsity/mpr", OPT_REAL, AT(sparsity.mpr), "", 0, 1, NULL, "",
      "Motif pattern revisitation: probability that a group which lost a link may not take its old pattern again; 0: off. "
-     "Default: 0.5 for n / m up to 1/4, else 0.75.", spec_revisiting},
+     "For the layout row. "
+     "Default: 0.5 for n / m up to 1/4, else 0.75; 0 in the layout block.", spec_revisiting},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "", "The optimizer.", NULL},
     {"/optimizer/lr", OPT_REAL, AT(optimizer.lr), "0.001", 0, 10, NULL, "", "Highest learning rate, after the warm-up.", NULL},

@@ -158,11 +158,9 @@ static void chtsnm_revisits_patterns_as_the_paper_does_by_default(void **state)
     static const struct {
         const char *sparsity;
         double mpr;
-    } rows[] = {{"\"n\":1,\"m\":4", 0.5},
-                {"\"n\":2,\"m\":4", 0.75},
-                {"\"n\":1,\"m\":3", 0.75},
-                {"\"n\":2,\"m\":8", 0.5},
-                {"\"n\":1,\"m\":4,\"mpr\":0.125", 0.125}};
+    } rows[] = {{"\"n\":1,\"m\":4", 0.5},  {"\"n\":2,\"m\":4,\"layout\":\"block\"", 0},
+                {"\"n\":2,\"m\":4", 0.75}, {"\"n\":1,\"m\":3", 0.75},
+                {"\"n\":2,\"m\":8", 0.5},  {"\"n\":1,\"m\":4,\"mpr\":0.125", 0.125}};
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct job_spec spec;
         char json[256];
@@ -352,8 +350,17 @@ static const struct {
     {"{%s,\"optimizer\":{\"min_lr_ratio\":1.1}}",
      "/optimizer/min_lr_ratio: must be from 0 to 1, got 1.1\n"},
     {"{%s,\"optimizer\":{\"lr\":-1e-3}}", "/optimizer/lr: must be from 0 to 10, got -0.001\n"},
-    {"{%s,\"sparsity\":{\"layout\":\"block\"}}",
-     "/sparsity/layout: must be row, got \"block\"\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"blocks\"}}",
+     "/sparsity/layout: must be one of row, block, got \"blocks\"\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"block\",\"m\":8}}",
+     "/sparsity/m: the layout block has blocks of 4 x 4: m must be 4, got 8\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"block\"},\"model\":{\"hidden\":24,\"intermediate\":40,"
+     "\"layers\":1,\"heads\":12,\"kv_heads\":1}}",
+     "/model/kv_heads: kv_heads * hidden / heads = 2 is not a multiple of 4, which the layout "
+     "block needs\n"},
+    {"{%s,\"sparsity\":{\"method\":\"chtsnm\",\"layout\":\"block\",\"mpr\":0.5}}",
+     "/sparsity/mpr: motif pattern revisitation is for the layout row; in the layout block it "
+     "must be 0, got 0.5\n"},
     {"{%s,\"sparsity\":{\"m\":17}}", "/sparsity/m: must be from 2 to 16, got 17\n"},
     {"{%s,\"sparsity\":{\"n\":2,\"m\":2}}", "/sparsity/n: n 2 must be below m 2\n"},
     {"{%s,\"sparsity\":{\"method\":\"dense\",\"zeta\":0.1}}",

@@ -43,6 +43,9 @@ static const char *const JOBS[] = {
     "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":24,\"intermediate\":36,\"layers\":"
     "2,\"heads\":2,\"context\":33,\"tie_embeddings\":true},\"train\":{\"batch\":1},"
     "\"sparsity\":{\"method\":\"dense\"},\"adapter\":{\"name\":\"lora\",\"rank\":9}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"chtsnm\",\"layout\":"
+    "\"block\",\"n\":"
+    "2}}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
