@@ -50,6 +50,7 @@ static const struct meta_field shape_fields[] = {
     {"adapter_gamma", META_REAL, FIELD(shape.adapter.gamma), NULL},
     {"adapter_alpha", META_REAL, FIELD(shape.adapter.alpha), NULL},
     {"layout", META_RULE, FIELD(shape.layout), nm_layout_names},
+    {"latent", META_RULE, FIELD(shape.latent), model_latent_names},
     {0},
 };
 
@@ -65,6 +66,7 @@ static const struct meta_field method_fields[] = {
     {"score", META_RULE, FIELD(method.score), score_rule_names},
     {"repair", META_RULE, FIELD(method.repair), repair_rule_names},
     {"mpr", META_REAL, FIELD(method.mpr), NULL},
+    {"penalty", META_REAL, FIELD(method.penalty), NULL},
     {0},
 };
 

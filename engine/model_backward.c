@@ -2,8 +2,9 @@
 #include <assert.h>
 #include <string.h>
 
-/* dW += dy^T x on active weights; dx = dy W, or += if accumulate; and the same for the
- * adapter's branch. x and dy as in the forward pass; dx may be the memory of x. */
+/* dW += dy^T x on active weights, of the effective weight where there is a latent one; dx = dy
+ * W, or += if accumulate; and the same for the adapter's branch. x and dy as in the forward pass;
+ * dx may be the memory of x. */
 static void linear_backward(const struct model *model, const struct layer_saved *s, real *dx,
                             const real *dy, const real *x, size_t layer, enum layer_param kind,
                             size_t rows, bool accumulate)
@@ -18,7 +19,7 @@ static void linear_backward(const struct model *model, const struct layer_saved 
         ops->nm_backward_x(dev, dx, dy, weight->nm, rows, accumulate);
     } else {
         ops->dense_backward_w(dev, dw, dy, x, rows, weight->cols, weight->rows);
-        ops->dense_backward_x(dev, dx, dy, model_weight(model, weight), rows, weight->cols,
+        ops->dense_backward_x(dev, dx, dy, model_factor(model, weight), rows, weight->cols,
                               weight->rows, accumulate);
     }
     model_adapter_backward_x(model, dx, layer, kind, rows);

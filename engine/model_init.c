@@ -1,5 +1,6 @@
 #include "engine/model_private.h"
 #include "engine/philox.h"
+#include "engine/sparse/latent.h"
 #include <math.h>
 #include <string.h>
 
@@ -61,7 +62,9 @@ static double init_std(const struct model *model, const struct param *param, siz
     const struct model_shape *shape = &model->shape;
     if (!param->target)
         return EMBEDDING_STD;
-    double fan_in = (double)param->cols * shape->n / shape->m;
+    double fan_in = (double)param->cols;
+    if (param->nm)
+        fan_in *= (double)shape->n / shape->m;
     double std = sqrt(1 / fan_in);
     if (kind == LAYER_O || kind == LAYER_DOWN)
         std /= sqrt(2 * (double)shape->layers);
@@ -116,5 +119,7 @@ void model_init(struct model *model, uint64_t seed)
         pool_run(model->dev->pool, (param->rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, init_task,
                  &init);
     }
+    if (model->effective)
+        latent_select(model);
     model_repack(model);
 }

@@ -1,5 +1,6 @@
 #include "engine/trainer.h"
 #include "engine/optim/optim.h"
+#include "engine/sparse/latent.h"
 #include "proto/base/clock.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -9,6 +10,9 @@
 
 /* Bytes of gradient that one collective carries. */
 enum { BUCKET_BYTES = 4 * 1024 * 1024 };
+
+/* Steps between two masks of cast. */
+enum { LATENT_INTERVAL = 10 };
 
 /* Keeps the clip factor finite and the clipped norm just under the limit, as PyTorch's
  * clip_grad_norm_ does. */
@@ -41,12 +45,22 @@ static int check_method(const struct trainer_config *config, struct err *err)
 {
     const char *name = config->method.name ? config->method.name : "";
     const struct method *method = method_find(name);
+    const char *optimizer = config->optimizer ? config->optimizer : "adamw";
     bool sparse = config->shape.n < config->shape.m;
     if (!method)
         return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": no such method", name);
     if (method->sparse != sparse)
         return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": does not go with %u:%u",
                        name, config->shape.n, config->shape.m);
+    if (method->latent != config->shape.latent)
+        return err_set(err, ERR_INVALID,
+                       "sparsity.method is \"%s\": needs latent weights \"%s\", not \"%s\"",
+                       name, model_latent_names[method->latent],
+                       model_latent_names[config->shape.latent]);
+    if (method->latent == MODEL_LATENT_SCALED && strcmp(optimizer, "adamw") != 0)
+        return err_set(err, ERR_INVALID,
+                       "optimizer.name is \"%s\": %s scales its decay by adamw's second moment",
+                       optimizer, name);
     return 0;
 }
 
@@ -207,6 +221,20 @@ static int check_finite(const char *what, double value, size_t step, struct err 
                    step);
 }
 
+static struct latent_args latent_args(const struct trainer *trainer, size_t step)
+{
+    const struct trainer_config *config = &trainer->config;
+    struct method_config method = config->method;
+    method_settle(&method);
+    return (struct latent_args){.penalty = method.penalty,
+                                .lr = trainer_lr(config, step),
+                                .beta2 = config->beta2,
+                                .eps = config->eps,
+                                .step = step,
+                                .steps = config->steps,
+                                .interval = LATENT_INTERVAL};
+}
+
 int trainer_step(struct trainer *trainer, const struct refresh_observer *observer,
                  struct step_result *result, struct err *err)
 {
@@ -222,6 +250,9 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     if (rc != 0)
         return rc;
     loss /= (double)tokens;
+    struct latent_args latent = latent_args(trainer, step);
+    if (model->effective)
+        latent_gradient(model, &latent);
     double norm =
         sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, model->count));
     rc = check_finite("loss", loss, step, err);
@@ -240,6 +271,8 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
         args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
     trainer->optimizer->step(model, &args);
+    if (model->effective)
+        latent_update(model, &latent);
     trainer->step = step;
     trainer->tokens += tokens;
     *result = (struct step_result){

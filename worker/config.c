@@ -24,6 +24,7 @@ static void config_adapter(const struct job_spec *spec, struct adapter_shape *ou
 
 void config_shape(const struct job_spec *spec, struct model_shape *out)
 {
+    const struct method *method = method_find(spec->sparsity.method);
     bool sparse = strcmp(spec->sparsity.method, "dense") != 0;
     *out = (struct model_shape){
         .hidden = (size_t)spec->model.hidden,
@@ -40,6 +41,7 @@ void config_shape(const struct job_spec *spec, struct model_shape *out)
         .m = sparse ? (unsigned)spec->sparsity.m : 1,
         .layout = sparse && strcmp(spec->sparsity.layout, "block") == 0 ? NM_LAYOUT_BLOCK
                                                                         : NM_LAYOUT_ROW,
+        .latent = method ? method->latent : MODEL_LATENT_NONE,
     };
     config_adapter(spec, &out->adapter);
 }
@@ -80,6 +82,7 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
         .score = (enum score_rule)score,
         .repair = (enum repair_rule)repair,
         .mpr = spec->sparsity.mpr,
+        .penalty = spec->sparsity.penalty,
     };
     return rc;
 }

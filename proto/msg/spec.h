@@ -46,7 +46,8 @@ struct job_spec {
         char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 | chtsnm */
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 | chtsnm |
+                                         ste | srste | cast */
         int64_t n, m;                 /* 1, 4 */
         char layout[OPT_STRING_MAX];  /* row | block */
         int64_t refresh_interval;     /* 100 steps */
@@ -58,6 +59,7 @@ struct job_spec {
         char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random; set: random */
         char state_repair[OPT_STRING_MAX];         /* changed | none | all */
         double mpr; /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
+        double penalty; /* srste: 1e-4, cast: 2e-4; others 0 */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX]; /* adamw */
@@ -125,6 +127,8 @@ void spec_print(const struct job_spec *spec, struct buf *out);
 double spec_density(const struct job_spec *spec);
 /* True if the method changes its masks while training (set, chts24). */
 bool spec_refreshes(const struct job_spec *spec);
+/* A dense weight behind every masked one: ste, srste, cast. */
+bool spec_latent(const struct job_spec *spec);
 
 /* The rows of all sections in order; *count gets their number. */
 const struct opt *spec_options(size_t *count);

@@ -25,6 +25,12 @@ double spec_density(const struct job_spec *spec)
                : (double)spec->sparsity.n / (double)spec->sparsity.m;
 }
 
+bool spec_latent(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "ste") || spec_is(spec->sparsity.method, "srste") ||
+           spec_is(spec->sparsity.method, "cast");
+}
+
 bool spec_refreshes(const struct job_spec *spec)
 {
     return spec_is(spec->sparsity.method, "set") || chts(spec);
@@ -113,6 +119,11 @@ void spec_complete(struct spec_draft *draft)
         spec->sparsity.mpr = block(spec)                                ? 0
                              : 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5
                                                                         : 0.75;
+    }
+    if (!spec_given(draft, "/sparsity/penalty")) {
+        spec->sparsity.penalty = spec_is(spec->sparsity.method, "srste")  ? 1e-4
+                                 : spec_is(spec->sparsity.method, "cast") ? 2e-4
+                                                                          : 0;
     }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;

@@ -9,8 +9,8 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set",
-                                           "chts24", "chtsnm", NULL};
+static const char *const spec_methods[] = {"dense", "static", "set",   "chts24",
+                                           "chtsnm", "ste", "srste", "cast", NULL};
 static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
@@ -23,6 +23,7 @@ static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 /* Methods that change their masks while training. */
 static const char *const spec_refreshing[] = {"set", "chts24", "chtsnm", NULL};
 static const char *const spec_revisiting[] = {"chtsnm", NULL};
+static const char *const spec_penalized[] = {"srste", "cast", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
@@ -72,7 +73,9 @@ static const struct opt spec_rows[] = {
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
      "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
-     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation.", NULL},
+     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation. With a dense weight "
+     "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
+     "masked weights; cast: dense until the end, masked weights decay.", NULL},
     {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
     {"/sparsity/m", OPT_INT, AT(sparsity.m), "4", 2, 16, NULL, "weights", "Length of a group along a row.", NULL},
     {"/sparsity/layout", OPT_ENUM, AT(sparsity.layout), "\"row\"", 0, 0, spec_layouts, "",
@@ -100,6 +103,9 @@ static const struct opt spec_rows[] = {
      "Motif pattern revisitation: probability that a group which lost a link may not take its old pattern again; 0: off. "
      "For the layout row. "
      "Default: 0.5 for n / m up to 1/4, else 0.75; 0 in the layout block.", spec_revisiting},
+    {"/sparsity/penalty", OPT_REAL, AT(sparsity.penalty), "", 0, 1, NULL, "",
+     "srste: what is added to the gradient of a masked weight, times the weight; cast: L1 decay of masked weights, over the root of "
+     "their second moment. Default: 1e-4 for srste, 2e-4 for cast.", spec_penalized},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "", "The optimizer.", NULL},
     {"/optimizer/lr", OPT_REAL, AT(optimizer.lr), "0.001", 0, 10, NULL, "", "Highest learning rate, after the warm-up.", NULL},

@@ -177,6 +177,28 @@ static void chtsnm_revisits_patterns_as_the_paper_does_by_default(void **state)
     }
 }
 
+static void penalties_have_the_papers_values_by_default(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *method;
+        double penalty;
+    } rows[] = {{"srste", 1e-4}, {"cast", 2e-4}, {"ste", 0}, {"chts24", 0}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct job_spec spec;
+        char json[128];
+        snprintf(json, sizeof(json),
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"%s\"}}",
+                 rows[i].method);
+        parse(&spec, json);
+        assert_true(spec.sparsity.penalty == rows[i].penalty);
+        assert_true(spec_latent(&spec) == (i < 3));
+        assert_false(i < 3 && spec_refreshes(&spec));
+        assert_true(spec_density(&spec) == 0.25);
+        spec_release(&spec);
+    }
+}
+
 static void printing_and_parsing_again_gives_the_same_bytes(void **state)
 {
     (void)state;
@@ -367,6 +389,8 @@ static const struct {
      "/sparsity/zeta: dense has no such option; it belongs to set, chts24, chtsnm\n"},
     {"{%s,\"sparsity\":{\"method\":\"chts24\",\"mpr\":0.5}}",
      "/sparsity/mpr: chts24 has no such option; it belongs to chtsnm\n"},
+    {"{%s,\"sparsity\":{\"method\":\"ste\",\"penalty\":0.5}}",
+     "/sparsity/penalty: ste has no such option; it belongs to srste, cast\n"},
     {"{%s,\"sparsity\":{\"method\":\"static\",\"score\":\"random\"}}",
      "/sparsity/score: static has no such option; it belongs to set, chts24, chtsnm\n"},
     {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"ch2-l3n\"}}",
@@ -499,6 +523,7 @@ int main(void)
         cmocka_unit_test(presets_have_the_shapes_of_the_paper_and_yield_to_given_fields),
         cmocka_unit_test(computed_defaults_follow_what_is_given),
         cmocka_unit_test(chtsnm_revisits_patterns_as_the_paper_does_by_default),
+        cmocka_unit_test(penalties_have_the_papers_values_by_default),
         cmocka_unit_test(printing_and_parsing_again_gives_the_same_bytes),
         cmocka_unit_test(printed_job_has_every_row_that_applies_and_its_value),
         cmocka_unit_test(text_that_is_not_a_job_has_one_fault_at_the_root),

@@ -105,7 +105,8 @@ static int inspect_codes(struct inspection *all, const struct model *model, stru
             continue;
         }
         rc = matrix_add(all, &report, param->name, param->rows, param->cols, err);
-        if (rc == 0 && !param->nm) {
+        const struct nm *w = param->nm ? param->nm : param->latent;
+        if (rc == 0 && !w) {
             report->active = param->count;
             continue;
         }
@@ -113,7 +114,6 @@ static int inspect_codes(struct inspection *all, const struct model *model, stru
         if (rc == 0 && !columns) {
             rc = err_set(err, ERR_NO_MEMORY, "no memory to inspect %s", param->name);
         }
-        const struct nm *w = param->nm;
         for (size_t group = 0; rc == 0 && group < w->dout * nm_groups(w); group++) {
             group_add(report, all, group, w->patterns->mask[w->codes[group]], columns);
         }
