@@ -104,6 +104,20 @@ void model_loss(struct model *model, const int32_t *tokens, const int32_t *targe
                 size_t batch, size_t context);
 void model_forward_backward(struct model *model, const int32_t *tokens, const int32_t *targets,
                             real *loss, real scale, size_t batch, size_t context);
+/* One matrix's dense gradient after the other. */
+struct model_probe {
+    void *context;
+    real *gradient; /* scratch, (dout, din) of the largest target */
+    /* Called once per N:M target, last block first, when gradient holds the gradient of its
+     * dense matrix and the pass has no more need of the matrix: values and codes may change. */
+    void (*target)(void *context, struct param *param);
+};
+
+/* A forward and backward pass like model_forward_backward for gradients of places outside the
+ * masks as well. Leaves nothing of use in the gradient slab. */
+void model_probe(struct model *model, const int32_t *tokens, const int32_t *targets, real *loss,
+                 real scale, size_t batch, size_t context, const struct model_probe *probe);
+
 /* logits (count, vocab) of rows first .. first + count - 1 of the flattened (batch, context).
  */
 void model_logits(struct model *model, const int32_t *tokens, real *logits, size_t batch,

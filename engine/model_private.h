@@ -73,7 +73,8 @@ struct model_private {
     size_t activation_count; /* elements of real */
     unsigned char *packs;
     size_t pack_bytes;
-    struct nm *nms; /* one per target of an N:M model, latent or not */
+    const struct model_probe *probe; /* of the pass under way, else NULL */
+    struct nm *nms;                  /* one per target of an N:M model, latent or not */
 };
 
 static inline size_t model_head_dim(const struct model_shape *shape)

@@ -188,6 +188,58 @@ static int reduce(struct trainer *trainer, double *loss, struct err *err)
     return rc;
 }
 
+struct gradient_refresh {
+    struct trainer *trainer;
+    const struct refresh_observer *observer;
+    struct err *err;
+    int rc; /* the first failure */
+};
+
+/* Sums the matrix's dense gradient over the ranks and refreshes it. After a failure the
+ * collectives go on, as the other ranks' do. */
+static void refresh_target(void *context, struct param *param)
+{
+    struct gradient_refresh *state = context;
+    struct trainer *trainer = state->trainer;
+    struct comm *comm = trainer->comm;
+    const size_t bucket = BUCKET_BYTES / sizeof(real), all = param->rows * param->cols;
+    real *gradient = refresher_gradient(trainer->refresher);
+    int rc = 0;
+    for (size_t at = 0; rc == 0 && at < all; at += bucket)
+        rc = comm->ops->sum_real(comm, gradient + at, all - at < bucket ? all - at : bucket,
+                                 state->rc ? NULL : state->err);
+    if (rc == 0 && state->rc == 0)
+        rc = refresher_run_matrix(trainer->refresher, param, trainer->step, trainer->refresh,
+                                  state->observer, state->err);
+    state->rc = state->rc ? state->rc : rc;
+}
+
+/* Gradient scores: one more pass, at the weights of after the step, over the first micro_batch
+ * sequences of each rank's share of the step's batch. */
+static int refresh_by_gradient(struct trainer *trainer, const struct refresh_observer *observer,
+                               struct err *err)
+{
+    const struct trainer_config *config = &trainer->config;
+    const size_t ranks = (size_t)trainer->comm->size, micro = config->micro_batch;
+    const uint64_t first = (uint64_t)(trainer->step - 1) * config->batch +
+                           (size_t)trainer->comm->rank * (config->batch / ranks);
+    const real scale = (real)(1 / ((double)(ranks * micro) * (double)config->context));
+    struct gradient_refresh state = {.trainer = trainer, .observer = observer, .err = err};
+    const struct model_probe probe = {.context = &state,
+                                      .gradient = refresher_gradient(trainer->refresher),
+                                      .target = refresh_target};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < micro; i++)
+        rc = load_window(trainer, SPLIT_TRAIN, first + i, i, err);
+    rc = comm_agree(trainer->comm, rc, NULL, err);
+    if (rc == 0) {
+        model_probe(trainer->model, trainer->inputs, trainer->targets, trainer->losses, scale,
+                    micro, config->context, &probe);
+        rc = state.rc;
+    }
+    return rc;
+}
+
 /* The refresh after the step, if one is due, and the check that all ranks have the same masks.
  */
 static int refresh(struct trainer *trainer, const struct refresh_observer *observer,
@@ -199,7 +251,10 @@ static int refresh(struct trainer *trainer, const struct refresh_observer *obser
     result->refreshed = true;
     result->refresh = ++trainer->refresh;
     result->zeta = refresher_zeta(trainer->refresher, trainer->step);
-    int rc = refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
+    int rc =
+        refresher_gradient(trainer->refresher)
+            ? refresh_by_gradient(trainer, observer, err)
+            : refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
     rc = comm_agree(trainer->comm, rc, NULL, err);
     if (rc == 0)
         rc = masks_agree(trainer->model, trainer->comm, &result->repaired, err);

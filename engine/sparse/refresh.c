@@ -57,7 +57,8 @@ static size_t layout(char *block, const struct extent *e, const struct method_co
         r = &unused;
     struct refresh_scratch *s = &r->scratch;
     const bool ri = config->removal == REMOVAL_RI;
-    const bool ch = config->score != SCORE_RANDOM;
+    const bool ch = config->score == SCORE_CH2_L3N || config->score == SCORE_CH3_L3N;
+    const bool gradient = config->score == SCORE_GRADIENT;
     r->targets = take(block, &used, e->targets, sizeof *r->targets);
     r->explored = take(block, &used, e->explored, 1);
     s->cells = take(block, &used, e->positions, sizeof(uint64_t));
@@ -71,6 +72,7 @@ static size_t layout(char *block, const struct extent *e, const struct method_co
     s->col_bits = take(block, &used, ch ? e->col_words : 0, sizeof *s->col_bits);
     s->degree = take(block, &used, ch ? e->dim : 0, sizeof *s->degree);
     s->panel = take(block, &used, ch ? product(e->dim, REFRESH_PANEL) : 0, sizeof *s->panel);
+    s->gradient = take(block, &used, gradient ? e->positions : 0, sizeof *s->gradient);
     return size_round_up(used, MEM_ALIGN);
 }
 
@@ -252,27 +254,48 @@ static int refresh_matrix(struct refresh_job *job, const struct refresh_observer
                             &stats, err);
 }
 
+static int run_target(struct refresher *refresher, size_t target, size_t step, size_t refresh,
+                      const struct refresh_observer *observer, struct err *err)
+{
+    assert(refresh > 0 && refresh <= UINT32_MAX);
+    struct nm *w = refresher->targets[target].param->nm;
+    struct refresh_job job = {
+        .refresher = refresher,
+        .scratch = &refresher->scratch,
+        .config = &refresher->config,
+        .pool = refresher->model->dev->pool,
+        .w = w,
+        .target = target,
+        .refresh = (uint32_t)refresh,
+        .temperature = refresher_temperature(refresher, step),
+        .remove = refresher_removed(refresher_zeta(refresher, step), nm_count(w)),
+    };
+    return refresh_matrix(&job, observer, err);
+}
+
 int refresher_run(struct refresher *refresher, size_t step, size_t refresh,
                   const struct refresh_observer *observer, struct err *err)
 {
-    assert(refresh > 0 && refresh <= UINT32_MAX);
-    const double zeta = refresher_zeta(refresher, step);
+    assert(!refresher->scratch.gradient);
     for (size_t t = 0; t < refresher->target_count; t++) {
-        struct nm *w = refresher->targets[t].param->nm;
-        struct refresh_job job = {
-            .refresher = refresher,
-            .scratch = &refresher->scratch,
-            .config = &refresher->config,
-            .pool = refresher->model->dev->pool,
-            .w = w,
-            .target = t,
-            .refresh = (uint32_t)refresh,
-            .temperature = refresher_temperature(refresher, step),
-            .remove = refresher_removed(zeta, nm_count(w)),
-        };
-        int rc = refresh_matrix(&job, observer, err);
+        int rc = run_target(refresher, t, step, refresh, observer, err);
         if (rc)
             return rc;
     }
     return 0;
+}
+
+real *refresher_gradient(struct refresher *refresher) { return refresher->scratch.gradient; }
+
+int refresher_run_matrix(struct refresher *refresher, const struct param *param, size_t step,
+                         size_t refresh, const struct refresh_observer *observer,
+                         struct err *err)
+{
+    size_t target = 0;
+    assert(refresher->scratch.gradient);
+    while (refresher->targets[target].param != param) {
+        target++;
+        assert(target < refresher->target_count);
+    }
+    return run_target(refresher, target, step, refresh, observer, err);
 }

@@ -40,6 +40,7 @@ struct refresh_scratch {
     uint64_t *col_bits;          /* (din, ceil(dout / 64)) */
     uint32_t *degree;            /* (max(dout, din)) */
     double *panel;               /* (max(dout, din), REFRESH_PANEL) */
+    real *gradient;              /* (dout, din): gradient scores only, else NULL */
 };
 
 struct refresher {

@@ -262,7 +262,8 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
         return 0;
     extent_init(&e, shape);
     bool ri = strcmp(spec->sparsity.removal, "ri") == 0;
-    bool ch = strcmp(spec->sparsity.score, "random") != 0;
+    bool gradient = strcmp(spec->sparsity.score, "gradient") == 0;
+    bool ch = !gradient && strcmp(spec->sparsity.score, "random") != 0;
     uint64_t dim = larger(e.dout, e.din);
     const uint64_t parts[] = {
         REFRESHER_BYTES,
@@ -279,6 +280,7 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
         ch ? mul(e.col_words, 8) : 0,
         ch ? mul(dim, 4) : 0,
         ch ? mul(dim, SCORE_PANEL * 8) : 0,
+        gradient ? mul(e.positions, REAL_BYTES) : 0,
     };
     uint64_t sum = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)

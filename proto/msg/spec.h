@@ -46,7 +46,7 @@ struct job_spec {
         char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 | chtsnm |
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | rigl | chts24 | chtsnm |
                                          ste | srste | cast */
         int64_t n, m;                 /* 1, 4 */
         char layout[OPT_STRING_MAX];  /* row | block */
@@ -56,7 +56,7 @@ struct job_spec {
         char removal[OPT_STRING_MAX]; /* magnitude | ri */
         bool soft;                    /* true: soft removal and soft regrowth (chts24) */
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
-        char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random; set: random */
+        char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random | gradient; set: random */
         char state_repair[OPT_STRING_MAX];         /* changed | none | all */
         double mpr; /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
         double penalty; /* srste: 1e-4, cast: 2e-4; others 0 */

@@ -33,7 +33,8 @@ bool spec_latent(const struct job_spec *spec)
 
 bool spec_refreshes(const struct job_spec *spec)
 {
-    return spec_is(spec->sparsity.method, "set") || chts(spec);
+    return spec_is(spec->sparsity.method, "set") || spec_is(spec->sparsity.method, "rigl") ||
+           chts(spec);
 }
 
 /* --- defaults --- */
@@ -109,7 +110,9 @@ void spec_complete(struct spec_draft *draft)
     }
     if (!spec_given(draft, "/sparsity/score")) {
         snprintf(spec->sparsity.score, sizeof(spec->sparsity.score),
-                 spec_is(spec->sparsity.method, "set") ? "random" : "ch2-l3n");
+                 spec_is(spec->sparsity.method, "set")    ? "random"
+                 : spec_is(spec->sparsity.method, "rigl") ? "gradient"
+                                                          : "ch2-l3n");
     }
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;

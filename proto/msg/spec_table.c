@@ -9,11 +9,11 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set",   "chts24",
+static const char *const spec_methods[] = {"dense", "static", "set",   "rigl", "chts24",
                                            "chtsnm", "ste", "srste", "cast", NULL};
 static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
-static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
+static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", "gradient", NULL};
 static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
 static const char *const spec_optimizers[] = {"adamw", NULL};
 static const char *const spec_adapters[] = {"none", "lora", "comolora", NULL};
@@ -21,7 +21,9 @@ static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
-static const char *const spec_refreshing[] = {"set", "chts24", "chtsnm", NULL};
+static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm", NULL};
+/* Of these, whose rules are options. */
+static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", NULL};
 static const char *const spec_revisiting[] = {"chtsnm", NULL};
 static const char *const spec_penalized[] = {"srste", "cast", NULL};
 
@@ -72,7 +74,7 @@ static const struct opt spec_rows[] = {
      "auto: shards by their magic, and with the tokenizer bytes all else is text; arrays without a magic need raw-uint16 or raw-uint32.", NULL},
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
-     "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
+     "dense: no mask; static: a random mask, never changed; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
      "soft removal and regrowth; chtsnm: the same with motif pattern revisitation. With a dense weight "
      "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
      "masked weights; cast: dense until the end, masked weights decay.", NULL},
@@ -88,15 +90,16 @@ static const struct opt spec_rows[] = {
     {"/sparsity/zeta", OPT_REAL, AT(sparsity.zeta), "0.1", 0, 1, NULL, "",
      "Share of the links that the first refresh removes; falls along a cosine to 0 at refresh_until.", spec_refreshing},
     {"/sparsity/removal", OPT_ENUM, AT(sparsity.removal), "\"magnitude\"", 0, 0, spec_removals, "",
-     "What removal compares: magnitude, or ri: relative importance in row and column.", spec_refreshing},
+     "What removal compares: magnitude, or ri: relative importance in row and column.", spec_ruled},
     {"/sparsity/soft", OPT_BOOL, AT(sparsity.soft), "", 0, 0, NULL, "",
-     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24 and chtsnm, false for set.", spec_refreshing},
+     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24 and chtsnm, false for set.", spec_ruled},
     {"/sparsity/temperature_start", OPT_REAL, AT(sparsity.temperature_start), "1", 0.01, 100, NULL, "",
-     "Temperature of the soft removal at the start.", spec_refreshing},
+     "Temperature of the soft removal at the start.", spec_ruled},
     {"/sparsity/temperature_end", OPT_REAL, AT(sparsity.temperature_end), "9", 0.01, 100, NULL, "",
-     "Temperature of the soft removal at refresh_until; linear between.", spec_refreshing},
+     "Temperature of the soft removal at refresh_until; linear between.", spec_ruled},
     {"/sparsity/score", OPT_ENUM, AT(sparsity.score), "", 0, 0, spec_scores, "",
-     "Score of regrowth. Default: ch2-l3n for chts24 and chtsnm; set has random only.", spec_refreshing},
+     "Score of regrowth. gradient takes one matrix's dense gradient at a time, on refresh steps only. "
+     "Default: ch2-l3n for chts24 and chtsnm; set has random only.", spec_ruled},
     {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
     {"/sparsity/mpr", OPT_REAL, AT(sparsity.mpr), "", 0, 1, NULL, "",

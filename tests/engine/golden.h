@@ -77,8 +77,6 @@ static inline void golden_load(struct model *model, const struct st_file *file)
 {
     for (size_t i = 0; i < model->param_count; i++) {
         struct param *param = &model->params[i];
-        if (param->folded)
-            continue; /* a scale stays as it was initialised */
         size_t bytes = 0, mask_bytes = 0;
         if (param->adapter) /* in a file of its own */
             continue;

@@ -18,8 +18,8 @@ static void registry_has_the_methods_of_the_job_spec(void **state)
         const char *name;
         bool sparse, refreshes;
     } rows[] = {{"dense", false, false}, {"static", true, false}, {"set", true, true},
-                {"chts24", true, true},  {"chtsnm", true, true},  {"ste", true, false},
-                {"srste", true, false},  {"cast", true, false}};
+                {"rigl", true, true},    {"chts24", true, true},  {"chtsnm", true, true},
+                {"ste", true, false},    {"srste", true, false},  {"cast", true, false}};
     size_t count;
     const struct method *table = method_table(&count);
     assert_int_equal(count, sizeof rows / sizeof rows[0]);
@@ -56,7 +56,7 @@ static void only_chtsnm_keeps_motif_pattern_revisitation(void **state)
     static const struct {
         const char *name;
         double mpr;
-    } rows[] = {{"set", 0}, {"chts24", 0}, {"chtsnm", 0.75}};
+    } rows[] = {{"set", 0}, {"rigl", 0}, {"chts24", 0}, {"chtsnm", 0.75}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct method_config config = {.name = rows[i].name, .mpr = 0.75};
         method_settle(&config);
@@ -160,9 +160,9 @@ static void refresher_is_refused_where_nothing_can_be_refreshed(void **state)
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
     assert_string_equal(err.text, "method static: never refreshes its masks");
     assert_null(refresher);
-    config.name = "rigl";
+    config.name = "magic";
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
-    assert_string_equal(err.text, "method rigl: unknown");
+    assert_string_equal(err.text, "method magic: unknown");
     config.name = "set";
     f.model.param_count = 1; /* the embedding alone */
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
@@ -186,14 +186,14 @@ static void refresher_bytes_are_what_is_allocated(void **state)
                                       .context = 8,
                                       .n = 2,
                                       .m = 4};
-    static const char *const names[] = {"set", "chts24"};
-    for (size_t k = 0; k < 4; k++) {
-        const struct method_config config = {.name = names[k % 2],
+    static const char *const names[] = {"set", "chts24", "rigl"};
+    for (size_t k = 0; k < 6; k++) {
+        const struct method_config config = {.name = names[k % 3],
                                              .steps = 10,
                                              .interval = 1,
                                              .until = 1,
                                              .zeta = 0.5,
-                                             .removal = k < 2 ? REMOVAL_MAGNITUDE : REMOVAL_RI};
+                                             .removal = k < 3 ? REMOVAL_MAGNITUDE : REMOVAL_RI};
         const size_t bytes = refresher_bytes(&shape, &config);
         struct fixture f;
         struct refresher *refresher;
@@ -239,6 +239,8 @@ static void refresher_bytes_follow_the_documented_formula(void **state)
     assert_int_equal(refresher_bytes(&shape, &config), common + ch);
     config.removal = REMOVAL_RI;
     assert_int_equal(refresher_bytes(&shape, &config), common + ch + 2 * up((size_t)1376 * 8));
+    config.name = "rigl"; /* one dense gradient of one matrix */
+    assert_int_equal(refresher_bytes(&shape, &config), common + up(wide * sizeof(real)));
 }
 
 int main(void)

@@ -115,17 +115,15 @@ def refresh_rigl(case, step, w, state, masks, windows, targets):
         state[k].m, state[k].v = state[k].m * kept, state[k].v * kept
 
 
-def run(case, weights, golden_masks, stream):
+def run(case, weights, stream):
     windows, targets = stream[:-1].view(-1, base.CONTEXT), stream[1:].view(-1, base.CONTEXT)
     method, n, m, layout = case["method"], case["n"], case["m"], case["layout"]
     w = {k: v.double() for k, v in weights.items()}
     names = [k for k in w if k.split(".")[-2] in base.TARGETS]
     state = {k: Adam(v, DECAY if v.dim() == 2 else 0.0) for k, v in w.items()}
+    masks = {k: best_mask(w[k].abs(), n, m, layout) for k in names}
     if method == "rigl":
-        masks = {k: golden_masks[k].double() for k in names}
         w |= {k: w[k] * masks[k] for k in names}
-    else:
-        masks = {k: best_mask(w[k].abs(), n, m, layout) for k in names}
     scales, scale_state = {}, {}
     if method == "cast":
         scales = {k: torch.ones(w[k].shape[0], math.ceil(w[k].shape[1] // m / 2), dtype=torch.float64) for k in names}
@@ -199,6 +197,9 @@ CASES = [
     case("cast14", "cast", 1, 4, penalty=0.01),
     case("cast24block", "cast", 2, 4, "block", penalty=0.02),
     case("cast116", "cast", 1, 16, penalty=0.01),
+    case("rigl14", "rigl", 1, 4, zeta=0.5, interval=4),
+    case("rigl24", "rigl", 2, 4, zeta=0.3, interval=6),
+    case("rigl24block", "rigl", 2, 4, "block", zeta=0.8, interval=3),
 ]
 
 
@@ -207,11 +208,10 @@ def main():
     golden = load_file("tests/golden/model.safetensors")
     stream = golden["curve.tokens"].long()
     weights = {k: golden[k] for k in base.make_weights()}
-    masks = {k[len("mask."):]: v for k, v in golden.items() if k.startswith("mask.")}
     out, meta = {}, {"steps": STEPS, "warmup": WARMUP, "lr": LR, "min_lr_ratio": FLOOR, "weight_decay": DECAY, "grad_clip": CLIP,
                      "until": UNTIL, "cases": " ".join(c["name"] for c in CASES), "torch": torch.__version__}
     for c in CASES:
-        out |= run(c, weights, masks, stream)
+        out |= run(c, weights, stream)
         meta[c["name"]] = " ".join(str(c[k]) for k in ("method", "n", "m", "layout", "penalty", "zeta", "interval"))
     save_file({k: v.contiguous() for k, v in out.items()}, GOLDEN, metadata={k: str(v) for k, v in meta.items()})
 

@@ -53,6 +53,9 @@ static const char *const JOBS[] = {
     "1,\"heads\":4,\"kv_heads\":2,"
     "\"tie_embeddings\":true},\"sparsity\":{\"method\":\"cast\",\"n\":1,\"m\":8},\"train\":{"
     "\"batch\":1}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"rigl\",\"n\":2}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"chtsnm\",\"score\":"
+    "\"gradient\"}}",
     "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"srste\",\"layout\":\"block\"}"
     "}",
 };
@@ -136,7 +139,7 @@ static void parameters_equal_the_models(void **state)
 static void only_latent_methods_take_memory_for_dense_weights(void **state)
 {
     (void)state;
-    static const char *const METHODS[] = {"dense",  "static", "set",   "chts24",
+    static const char *const METHODS[] = {"dense",  "static", "set",   "rigl", "chts24",
                                           "chtsnm", "ste",    "srste", "cast"};
     uint64_t sparse = 0;
     for (size_t i = 0; i < sizeof METHODS / sizeof METHODS[0]; i++) {
@@ -148,8 +151,8 @@ static void only_latent_methods_take_memory_for_dense_weights(void **state)
         setup(&f, json);
         const size_t dense = sizeof(real) * 8 * (4 * 512 * 512 + 3 * (size_t)512 * 1376);
         sparse = i == 1 ? f.estimate.memory.weights : sparse;
-        assert_int_equal(f.estimate.memory.latent, i < 5 ? 0 : dense);
-        if (i >= 5)
+        assert_int_equal(f.estimate.memory.latent, i < 6 ? 0 : dense);
+        if (i >= 6)
             assert_true(f.estimate.memory.weights >= sparse + dense / 4 * 3 &&
                         f.estimate.flops_per_token == f.estimate.flops_per_token_dense &&
                         f.estimate.density == 0.25);
