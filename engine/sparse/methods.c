@@ -37,6 +37,9 @@ static const struct method methods[] = {
     {.name = "rigl", .sparse = true, .refreshes = true, .configure = configure_rigl},
     {.name = "chts24", .sparse = true, .refreshes = true, .configure = configure_chts24},
     {.name = "chtsnm", .sparse = true, .refreshes = true},
+    {.name = "retrain",
+     .sparse = true,
+     .refreshes = true}, /* from given weights: model_start */
     {.name = "ste", .sparse = true, .latent = MODEL_LATENT_MASKED, .configure = configure_ste},
     {.name = "srste", .sparse = true, .latent = MODEL_LATENT_MASKED},
     {.name = "cast", .sparse = true, .latent = MODEL_LATENT_SCALED},

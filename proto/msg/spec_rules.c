@@ -7,10 +7,17 @@
 
 static bool spec_is(const char *value, const char *name) { return strcmp(value, name) == 0; }
 
-/* Cannistraci-Hebb training in either form. */
+/* The methods that have motif pattern revisitation. */
+static bool revisits(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "chtsnm") ||
+           spec_is(spec->sparsity.method, "retrain");
+}
+
+/* Cannistraci-Hebb training in any form. */
 static bool chts(const struct job_spec *spec)
 {
-    return spec_is(spec->sparsity.method, "chts24") || spec_is(spec->sparsity.method, "chtsnm");
+    return spec_is(spec->sparsity.method, "chts24") || revisits(spec);
 }
 
 static bool block(const struct job_spec *spec)
@@ -117,7 +124,7 @@ void spec_complete(struct spec_draft *draft)
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
     }
-    if (!spec_given(draft, "/sparsity/mpr") && spec_is(spec->sparsity.method, "chtsnm")) {
+    if (!spec_given(draft, "/sparsity/mpr") && revisits(spec)) {
         /* rho of preprint 202605.0851, appendix E */
         spec->sparsity.mpr = block(spec)                                ? 0
                              : 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5
@@ -290,10 +297,14 @@ static void check_sparsity(struct spec_draft *draft)
                    spec->model.intermediate, m);
     }
     check_block(draft);
+    if (SOUND(draft, "/model/init_from") && spec_is(spec->sparsity.method, "retrain") &&
+        spec->model.init_from.count == 0) {
+        spec_fault(draft, "/model/init_from", "required by the method retrain");
+    }
     if (SOUND(draft, "/sparsity/score") && spec_is(spec->sparsity.method, "set") &&
         !spec_is(spec->sparsity.score, "random")) {
         spec_fault(draft, "/sparsity/score",
-                   "set regrows at random; %s belongs to chts24 and chtsnm",
+                   "set regrows at random; %s belongs to chts24, chtsnm and retrain",
                    spec->sparsity.score);
     }
 }

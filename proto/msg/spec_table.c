@@ -10,7 +10,7 @@ static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
 static const char *const spec_methods[] = {"dense", "static", "set",   "rigl", "chts24",
-                                           "chtsnm", "ste", "srste", "cast", NULL};
+                                           "chtsnm", "retrain", "ste", "srste", "cast", NULL};
 static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", "gradient", NULL};
@@ -21,10 +21,10 @@ static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
-static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm", NULL};
+static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm", "retrain", NULL};
 /* Of these, whose rules are options. */
-static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", NULL};
-static const char *const spec_revisiting[] = {"chtsnm", NULL};
+static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", "retrain", NULL};
+static const char *const spec_revisiting[] = {"chtsnm", "retrain", NULL};
 static const char *const spec_penalized[] = {"srste", "cast", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
@@ -61,6 +61,9 @@ static const struct opt spec_rows[] = {
     {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "1e-6", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
     {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
      "The output head uses the embedding's weights.", NULL},
+    {"/model/init_from", OPT_STRINGS, AT(model.init_from), "[]", 0, 1, NULL, "",
+     "Weights to start from: a checkpoint of a dense run, or a model folder (config.json and safetensors, ours or Hugging Face's LLaMA), "
+     "under the daemon's data roots, of this shape. A sparse method starts with the masks of largest magnitude. Empty: random weights.", NULL},
 
     {"/data/train", OPT_STRINGS, AT(data.train), NULL, 1, OPT_STRINGS_MAX, NULL, "",
      "Files, folders or globs under the daemon's data roots.", NULL},
@@ -75,7 +78,7 @@ static const struct opt spec_rows[] = {
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
      "dense: no mask; static: a random mask, never changed; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
-     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation. With a dense weight "
+     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation; retrain: chtsnm from the weights of model.init_from. With a dense weight "
      "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
      "masked weights; cast: dense until the end, masked weights decay.", NULL},
     {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
@@ -92,14 +95,14 @@ static const struct opt spec_rows[] = {
     {"/sparsity/removal", OPT_ENUM, AT(sparsity.removal), "\"magnitude\"", 0, 0, spec_removals, "",
      "What removal compares: magnitude, or ri: relative importance in row and column.", spec_ruled},
     {"/sparsity/soft", OPT_BOOL, AT(sparsity.soft), "", 0, 0, NULL, "",
-     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24 and chtsnm, false for set.", spec_ruled},
+     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24, chtsnm and retrain, false for set.", spec_ruled},
     {"/sparsity/temperature_start", OPT_REAL, AT(sparsity.temperature_start), "1", 0.01, 100, NULL, "",
      "Temperature of the soft removal at the start.", spec_ruled},
     {"/sparsity/temperature_end", OPT_REAL, AT(sparsity.temperature_end), "9", 0.01, 100, NULL, "",
      "Temperature of the soft removal at refresh_until; linear between.", spec_ruled},
     {"/sparsity/score", OPT_ENUM, AT(sparsity.score), "", 0, 0, spec_scores, "",
      "Score of regrowth. gradient takes one matrix's dense gradient at a time, on refresh steps only. "
-     "Default: ch2-l3n for chts24 and chtsnm; set has random only.", spec_ruled},
+     "Default: ch2-l3n for chts24, chtsnm and retrain; set has random only.", spec_ruled},
     {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
     {"/sparsity/mpr", OPT_REAL, AT(sparsity.mpr), "", 0, 1, NULL, "",

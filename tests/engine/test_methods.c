@@ -19,7 +19,8 @@ static void registry_has_the_methods_of_the_job_spec(void **state)
         bool sparse, refreshes;
     } rows[] = {{"dense", false, false}, {"static", true, false}, {"set", true, true},
                 {"rigl", true, true},    {"chts24", true, true},  {"chtsnm", true, true},
-                {"ste", true, false},    {"srste", true, false},  {"cast", true, false}};
+                {"retrain", true, true}, {"ste", true, false},    {"srste", true, false},
+                {"cast", true, false}};
     size_t count;
     const struct method *table = method_table(&count);
     assert_int_equal(count, sizeof rows / sizeof rows[0]);
@@ -56,7 +57,7 @@ static void only_chtsnm_keeps_motif_pattern_revisitation(void **state)
     static const struct {
         const char *name;
         double mpr;
-    } rows[] = {{"set", 0}, {"rigl", 0}, {"chts24", 0}, {"chtsnm", 0.75}};
+    } rows[] = {{"set", 0}, {"rigl", 0}, {"chts24", 0}, {"chtsnm", 0.75}, {"retrain", 0.75}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct method_config config = {.name = rows[i].name, .mpr = 0.75};
         method_settle(&config);

@@ -212,6 +212,9 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"chtsnm\",\"mpr\":0.25}}",
+        "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"retrain\",\"n\":2},\"model\":"
+        "{"
+        "\"init_from\":[\"dense/model\"]}}",
         "{\"name\":\"n "
         "\\\"\xc3\xa9\\\\\",\"priority\":-3,\"model\":{\"hidden\":60,\"intermediate\":36,"
         "\"layers\":1,\"heads\":6,"
@@ -386,19 +389,26 @@ static const struct {
     {"{%s,\"sparsity\":{\"m\":17}}", "/sparsity/m: must be from 2 to 16, got 17\n"},
     {"{%s,\"sparsity\":{\"n\":2,\"m\":2}}", "/sparsity/n: n 2 must be below m 2\n"},
     {"{%s,\"sparsity\":{\"method\":\"dense\",\"zeta\":0.1}}",
-     "/sparsity/zeta: dense has no such option; it belongs to set, rigl, chts24, chtsnm\n"},
+     "/sparsity/zeta: dense has no such option; it belongs to set, rigl, chts24, chtsnm, "
+     "retrain\n"},
     {"{%s,\"sparsity\":{\"method\":\"chts24\",\"mpr\":0.5}}",
-     "/sparsity/mpr: chts24 has no such option; it belongs to chtsnm\n"},
+     "/sparsity/mpr: chts24 has no such option; it belongs to chtsnm, retrain\n"},
+    {"{%s,\"sparsity\":{\"method\":\"retrain\"}}",
+     "/model/init_from: required by the method retrain\n"},
+    {"{%s,\"model\":{\"init_from\":[\"a\",\"b\"]}}",
+     "/model/init_from: must have 0 to 1 items, got 2\n"},
     {"{%s,\"sparsity\":{\"method\":\"rigl\",\"score\":\"gradient\"}}",
-     "/sparsity/score: rigl has no such option; it belongs to set, chts24, chtsnm\n"},
+     "/sparsity/score: rigl has no such option; it belongs to set, chts24, chtsnm, retrain\n"},
     {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"gradient\"}}",
-     "/sparsity/score: set regrows at random; gradient belongs to chts24 and chtsnm\n"},
+     "/sparsity/score: set regrows at random; gradient belongs to chts24, chtsnm and "
+     "retrain\n"},
     {"{%s,\"sparsity\":{\"method\":\"ste\",\"penalty\":0.5}}",
      "/sparsity/penalty: ste has no such option; it belongs to srste, cast\n"},
     {"{%s,\"sparsity\":{\"method\":\"static\",\"score\":\"random\"}}",
-     "/sparsity/score: static has no such option; it belongs to set, chts24, chtsnm\n"},
+     "/sparsity/score: static has no such option; it belongs to set, chts24, chtsnm, "
+     "retrain\n"},
     {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"ch2-l3n\"}}",
-     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24 and chtsnm\n"},
+     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24, chtsnm and retrain\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":7}}",
      "/model/heads: hidden 512 is not a multiple of heads 7\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":512}}",
