@@ -47,11 +47,9 @@ static void latent_fill(struct piece *piece, const struct param *param, size_t f
                         size_t rows)
 {
     const struct nm *mask = param->latent;
-    const real *effective = param->effective + first * param->cols;
-    const uint16_t *codes = mask->codes + first * nm_groups(mask);
+    const size_t before = first * param->cols;
     for (size_t i = 0; i < rows * param->cols; i++) {
-        bool active = mask->patterns->mask[codes[i / mask->m]] >> i % mask->m & 1u;
-        piece->dense[i] = active ? effective[i] : 0;
+        piece->dense[i] = nm_active(mask, before + i) ? param->effective[before + i] : 0;
     }
 }
 

@@ -17,11 +17,24 @@ static bool holds(const char *folder, const char *name)
     return fsx_path(path, NULL, "%s/%s", folder, name) == 0 && fsx_exists(path);
 }
 
+static int folder_shape_read(struct model_shape *out, const char *path, struct err *err)
+{
+    struct model_origin origin;
+    int rc = model_config_read(out, path, err);
+    if (rc == 0) {
+        rc = model_origin_read(&origin, path, err);
+    }
+    if (rc == 0) {
+        out->adapter = origin.adapter;
+    }
+    return rc;
+}
+
 static int shape_read(struct model_shape *out, const char *path, struct err *err)
 {
     if (!holds(path, CHECKPOINT_TRAIN_FILE)) {
         return holds(path, MODEL_CONFIG_FILE)
-                   ? model_config_read(out, path, err)
+                   ? folder_shape_read(out, path, err)
                    : err_set(err, ERR_NOT_FOUND,
                              "%s: no checkpoint (train.json) and no model (config.json)", path);
     }
@@ -39,7 +52,8 @@ static int shape_read(struct model_shape *out, const char *path, struct err *err
     return rc;
 }
 
-/* All that the weights depend on; context and sparsity may differ. */
+/* All that the weights depend on; context and sparsity may differ. An adapter of the source has
+ * no place to go: its branch cannot be folded into the matrices. */
 static int shape_compare(const struct model_shape *is, const struct model_shape *wanted,
                          const char *path, struct err *err)
 {
@@ -57,6 +71,12 @@ static int shape_compare(const struct model_shape *is, const struct model_shape 
         {"norm_eps", is->norm_eps, wanted->norm_eps},
         {"tie_embeddings", is->tie_embeddings, wanted->tie_embeddings},
     };
+    if (is->adapter.kind != ADAPTER_NONE) {
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s: its model has the adapter %s; only one without "
+                       "can be started from",
+                       path, adapter_names[is->adapter.kind]);
+    }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i].is < fields[i].wanted || fields[i].is > fields[i].wanted) {
             return err_set(err, ERR_INVALID, "%s: model.%s is %g there and %g here", path,
@@ -75,7 +95,7 @@ static void rows_project(const struct nm *w, const real *dense, size_t first, si
     real *value = w->values + first * nm_row_values(w);
     magnitude_mask(&part, dense, 0, rows);
     for (size_t i = 0; i < rows * w->din; i++) {
-        if (part.patterns->mask[part.codes[i / w->m]] >> i % w->m & 1u) {
+        if (nm_active(&part, i)) {
             *value++ = dense[i];
         }
     }
@@ -126,7 +146,7 @@ int model_start(struct model *model, const char *path, struct err *err)
         rc = err_set(err, ERR_NO_MEMORY, "no memory to read %s", path);
     }
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
-        if (!model->params[i].folded) { /* scales start at 1 */
+        if (!model->params[i].folded && !model->params[i].adapter) { /* these start as ever */
             rc = param_start(model, &model->params[i], &source, dense, err);
         }
     }

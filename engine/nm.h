@@ -63,6 +63,13 @@ static inline size_t nm_groups(const struct nm *w) { return w->din / w->m; }    
 static inline size_t nm_row_values(const struct nm *w) { return w->din / w->m * w->n; }
 static inline size_t nm_count(const struct nm *w) { return w->dout * nm_row_values(w); }
 
+/* True if dense position o * din + column is inside the mask. */
+static inline bool nm_active(const struct nm *w, size_t position)
+{
+    const unsigned mask = w->patterns->mask[w->codes[position / w->m]];
+    return (mask >> position % w->m & 1U) != 0;
+}
+
 /* out (dout, din): the dense form, exact zeros where the mask is zero. */
 void nm_to_dense(const struct nm *w, real *out);
 

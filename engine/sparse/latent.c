@@ -40,11 +40,6 @@ static size_t task_end(const struct param *param, size_t task)
     return end < param->rows ? end : param->rows;
 }
 
-static bool active(const struct nm *w, size_t position)
-{
-    return w->patterns->mask[w->codes[position / w->m]] >> position % w->m & 1;
-}
-
 /* Runs fn over the rows of every target, REFRESH_ROWS a task. */
 static void over_targets(struct model *model, const struct latent_args *args,
                          void (*fn)(void *context, size_t task, unsigned thread))
@@ -80,7 +75,7 @@ static void mask_rows(void *context, size_t task, unsigned thread)
     select_rows(context, task, thread);
     for (size_t i = task * REFRESH_ROWS * param->cols; i < task_end(param, task) * param->cols;
          i++)
-        param->effective[i] = active(param->latent, i) ? w[i] : 0;
+        param->effective[i] = nm_active(param->latent, i) ? w[i] : 0;
 }
 
 /* The scale of position i of a target. */
@@ -118,7 +113,7 @@ static void penalize_rows(void *context, size_t task, unsigned thread)
     real *g = job->model->grads + param->offset;
     for (size_t i = task * REFRESH_ROWS * param->cols; i < task_end(param, task) * param->cols;
          i++)
-        if (!active(param->latent, i))
+        if (!nm_active(param->latent, i))
             g[i] += penalty * w[i];
 }
 
@@ -165,7 +160,7 @@ static void decay_rows(void *context, size_t task, unsigned thread)
     real *w = job->model->weights + param->offset;
     for (size_t i = task * REFRESH_ROWS * param->cols; i < task_end(param, task) * param->cols;
          i++) {
-        if (active(param->latent, i))
+        if (nm_active(param->latent, i))
             continue;
         const real fall = rate / (real_sqrt(v[i] / job->correction) + eps);
         w[i] = w[i] > fall ? w[i] - fall : w[i] < -fall ? w[i] + fall : 0;
@@ -180,7 +175,7 @@ static void cut_rows(void *context, size_t task, unsigned thread)
     real *w = job->model->weights + param->offset;
     for (size_t i = task * REFRESH_ROWS * param->cols; i < task_end(param, task) * param->cols;
          i++)
-        if (!active(param->latent, i))
+        if (!nm_active(param->latent, i))
             w[i] = 0;
 }
 

@@ -74,16 +74,31 @@ static void project_rows(void *context, size_t task, unsigned thread)
     }
 }
 
+enum { ROW_MASKS = 1 << NM_BLOCK };
+
+/* sum[mask]: of the scores of the columns in mask that hold no survivor. */
+static void sum_row(double sum[ROW_MASKS], const double *score, unsigned survivors)
+{
+    sum[0] = 0;
+    for (unsigned mask = 1; mask < ROW_MASKS; mask++) {
+        const unsigned c = (unsigned)__builtin_ctz(mask);
+        sum[mask] = sum[mask & (mask - 1)] + (survivors >> c & 1 ? 0 : score[c]);
+    }
+}
+
 size_t project_block(const double *score, uint16_t survivors, const struct block_table *blocks)
 {
+    double row[NM_BLOCK][ROW_MASKS];
     size_t best = blocks->count;
     double most = 0;
+    for (unsigned r = 0; r < NM_BLOCK; r++)
+        sum_row(row[r], score + (size_t)r * NM_BLOCK, (unsigned)survivors >> NM_BLOCK * r);
     for (size_t p = 0; p < blocks->count; p++) {
-        if (survivors & ~blocks->mask[p])
+        const unsigned mask = blocks->mask[p];
+        if (survivors & ~mask)
             continue;
-        double sum = 0;
-        for (unsigned left = blocks->mask[p] & ~(unsigned)survivors; left; left &= left - 1)
-            sum += score[__builtin_ctz(left)];
+        const double sum = row[0][mask & 15] + row[1][mask >> 4 & 15] + row[2][mask >> 8 & 15] +
+                           row[3][mask >> 12];
         if (best == blocks->count || sum > most) {
             best = p;
             most = sum;

@@ -100,7 +100,8 @@ uint16_t project_group(const double *score, uint16_t survivors, unsigned n, unsi
 uint16_t project_group_barred(const double *score, uint16_t survivors, uint16_t barred, unsigned n, unsigned m);
 
 /* The block layout: the index of the legal block that holds all survivors (bit 4 * row + column, part of a legal block) and has
- * the largest sum of score (4, 4) over its other positions; of equal ones the lowest. Sums are in double, positions ascending.
+ * the largest sum of score (4, 4) over its other positions; of equal ones the lowest. Sums are in double, row by row: columns
+ * descending, then rows ascending.
  * The old block is legal and holds the survivors, so that the rule "most survivors, then the largest sum" always keeps all. */
 size_t project_block(const double *score, uint16_t survivors, const struct block_table *blocks);
 

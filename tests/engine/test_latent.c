@@ -137,8 +137,7 @@ static size_t outside(const struct model *model)
         assert_null(param->nm);
         assert_int_equal(nm_check(mask, NULL), 0);
         for (size_t k = 0; k < param->count; k++)
-            count += param->effective[k] != 0 &&
-                     !(mask->patterns->mask[mask->codes[k / mask->m]] >> k % mask->m & 1);
+            count += param->effective[k] != 0 && !nm_active(mask, k);
     }
     return count;
 }

@@ -86,7 +86,7 @@ static void load(const struct model *model, const struct st_file *base)
         if (w)
             magnitude_mask(w, dense, 0, w->dout);
         for (size_t p = 0; p < count; p++)
-            if (!w || w->patterns->mask[w->codes[p / w->m]] >> p % w->m & 1)
+            if (!w || nm_active(w, p))
                 model->weights[param->offset + k++] = dense[p];
         assert_int_equal(k, param->count);
         free(dense);
@@ -169,7 +169,7 @@ static void expect_mask(const struct golden_case *c, const struct st_file *file,
     const struct nm *mask = param->nm ? param->nm : param->latent;
     uint8_t *expected = data_of(file, c, "mask.", param->name, param->rows * param->cols);
     for (size_t i = 0; i < param->rows * param->cols; i++)
-        if ((mask->patterns->mask[mask->codes[i / mask->m]] >> i % mask->m & 1) != expected[i])
+        if (nm_active(mask, i) != (expected[i] != 0))
             fail_msg("%s: mask of %s differs at %zu", c->name, param->name, i);
     assert_int_equal(nm_check(mask, NULL), 0);
     free(expected);
