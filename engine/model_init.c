@@ -76,7 +76,7 @@ static double init_std(const struct model *model, const struct param *param, siz
 static void init_adapters(const struct model *model, uint64_t seed)
 {
     size_t base = model_base_count(&model->shape), parts = adapter_parts(&model->shape.adapter);
-    for (size_t i = base; i < model->param_count; i++) {
+    for (size_t i = base; i < model_adapter_end(&model->shape); i++) {
         const struct param *param = &model->params[i];
         size_t branch = (i - base) / parts, part = (i - base) % parts;
         struct init init = {
@@ -119,6 +119,9 @@ void model_init(struct model *model, uint64_t seed)
         pool_run(model->dev->pool, (param->rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, init_task,
                  &init);
     }
+    for (size_t i = model_adapter_end(&model->shape); i < model->param_count; i++) /* scales */
+        for (size_t k = 0; k < model->params[i].count; k++)
+            model_weight(model, &model->params[i])[k] = REAL(1.0);
     if (model->effective)
         latent_select(model);
     model_repack(model);

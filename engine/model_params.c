@@ -140,6 +140,12 @@ const char *const model_latent_names[] = {[MODEL_LATENT_NONE] = "none",
                                           [MODEL_LATENT_SCALED] = "scaled",
                                           NULL};
 
+size_t model_adapter_end(const struct model_shape *shape)
+{
+    return model_base_count(shape) +
+           shape->layers * MODEL_TARGETS_PER_LAYER * adapter_parts(&shape->adapter);
+}
+
 static size_t scale_count(const struct model_shape *shape)
 {
     return shape->latent == MODEL_LATENT_SCALED ? shape->layers * MODEL_TARGETS_PER_LAYER : 0;
@@ -147,9 +153,7 @@ static size_t scale_count(const struct model_shape *shape)
 
 size_t model_param_count(const struct model_shape *shape)
 {
-    return model_base_count(shape) +
-           shape->layers * MODEL_TARGETS_PER_LAYER * adapter_parts(&shape->adapter) +
-           scale_count(shape);
+    return model_adapter_end(shape) + scale_count(shape);
 }
 
 struct fill {

@@ -101,6 +101,8 @@ static inline struct param *model_layer_param(const struct model *model, size_t 
 
 /* Number of the model's own parameters: an adapter's come after them. */
 size_t model_base_count(const struct model_shape *shape);
+/* Parameters of model and adapters: the scales of latent weights follow. */
+size_t model_adapter_end(const struct model_shape *shape);
 
 /* Part of the branch beside target `kind` (LAYER_Q .. LAYER_DOWN) of a layer. */
 static inline struct param *model_adapter_param(const struct model *model, size_t layer,

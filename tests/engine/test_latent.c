@@ -23,10 +23,11 @@ static const struct {
     const char *method;
     unsigned n, m;
     enum nm_layout layout;
-} CASES[] = {{"ste", 2, 4, NM_LAYOUT_ROW},
-             {"srste", 1, 4, NM_LAYOUT_BLOCK},
-             {"cast", 2, 4, NM_LAYOUT_BLOCK},
-             {"cast", 1, 8, NM_LAYOUT_ROW}};
+    enum adapter_kind adapter;
+} CASES[] = {{"ste", 2, 4, NM_LAYOUT_ROW, ADAPTER_NONE},
+             {"srste", 1, 4, NM_LAYOUT_BLOCK, ADAPTER_NONE},
+             {"cast", 2, 4, NM_LAYOUT_BLOCK, ADAPTER_NONE},
+             {"cast", 1, 8, NM_LAYOUT_ROW, ADAPTER_COMOLORA}};
 enum { CASE_COUNT = sizeof CASES / sizeof CASES[0] };
 
 struct world {
@@ -53,7 +54,12 @@ static struct trainer_config config_of(size_t i)
                   .n = CASES[i].n,
                   .m = CASES[i].m,
                   .layout = CASES[i].layout,
-                  .latent = method_find(CASES[i].method)->latent},
+                  .latent = method_find(CASES[i].method)->latent,
+                  .adapter = {.kind = CASES[i].adapter,
+                              .rank = 2,
+                              .hidden = 2,
+                              .gamma = 0.5,
+                              .alpha = 2}},
         .method = {.name = CASES[i].method, .steps = STEPS, .penalty = 1e-3},
         .steps = STEPS,
         .warmup = 2,

@@ -2,15 +2,16 @@
 """A slow second implementation of the refresh, row and block layout, with its own Philox: writes tests/golden/refresh_masks.txt.
 
 Nothing here shares code or data structures with engine/sparse: masks are dense 0/1 arrays, products are dense integer
-products, the projection tries every legal pattern with exact integers. Run it without arguments from the repository's
-root to write the file anew; `--check` compares instead.
+products, the projection tries every legal pattern with exact integers. Run it without arguments to write the file anew; `--check` compares instead.
 
 The weights before refresh r are not trained but drawn: at dense position i of matrix t, with B bits,
     ((word(INIT_WEIGHT, t, r, i) >> (32 - B)) - 2^(B-1)) / 2^(B-1),
 which float holds exactly. Few bits give equal and zero magnitudes. test_refresh_golden.c draws the same.
 """
+import functools
 import itertools
 import math
+import os
 import sys
 
 import numpy as np
@@ -40,12 +41,14 @@ def uniform(*where):
     return (word(*where) + 0.5) / 2.0**32
 
 
+@functools.lru_cache(maxsize=None)
 def legal_patterns(n, m):
     """Column tuples in the order of their bit masks: place = code."""
     tuples = itertools.combinations(range(m), n)
     return sorted(tuples, key=lambda cols: sum(1 << c for c in cols))
 
 
+@functools.lru_cache(maxsize=None)
 def legal_blocks(n):
     """4x4 arrays with n ones in every row and column, in the order of their bit masks (bit 4 row + column)."""
     blocks = []
@@ -276,6 +279,7 @@ def run_case(c, out):
 
 
 def main():
+    os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
     assert philox4x32((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)) == [
         0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
     out = []
