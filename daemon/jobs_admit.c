@@ -122,6 +122,7 @@ void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faul
     if (launcher_find(spec->resources.launcher) == NULL)
         add_fault(faults, "/resources/launcher", "'%s' is not a launcher of this daemon",
                   spec->resources.launcher);
+    admit_paths(jobs, &spec->model.init_from, "/model/init_from", faults);
     admit_paths(jobs, &spec->data.train, "/data/train", faults);
     admit_paths(jobs, &spec->data.validation, "/data/validation", faults);
 }
@@ -154,7 +155,9 @@ int jobs_resolve(struct jobs *jobs, const struct job_spec *spec, struct job_spec
     buf_release(&text);
     if (code != 0)
         return code;
-    code = resolve_list(jobs, &out->data.train, err);
+    code = resolve_list(jobs, &out->model.init_from, err);
+    if (code == 0)
+        code = resolve_list(jobs, &out->data.train, err);
     if (code == 0)
         code = resolve_list(jobs, &out->data.validation, err);
     if (code != 0)

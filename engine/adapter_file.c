@@ -60,7 +60,8 @@ static void entry_describe(const struct entry *entry, struct st_tensor *out)
 static int entries_write(const struct model *model, struct st_writer *writer, struct err *err)
 {
     int rc = 0;
-    for (size_t i = model_base_count(&model->shape); rc == 0 && i < model->param_count; i++) {
+    for (size_t i = model_base_count(&model->shape);
+         rc == 0 && i < model_adapter_end(&model->shape); i++) {
         struct entry entry = entry_of(model, i);
         const real *weights = model_weight(model, entry.param);
         float *data = mem_zeroed(entry.param->count, sizeof *data);
@@ -79,7 +80,8 @@ static int entries_write(const struct model *model, struct st_writer *writer, st
 int adapter_file_write(const struct model *model, const char *folder, struct err *err)
 {
     char path[FSX_PATH_MAX];
-    size_t base = model_base_count(&model->shape), count = model->param_count - base;
+    size_t base = model_base_count(&model->shape),
+           count = model_adapter_end(&model->shape) - base;
     const char *const metadata[] = {"adapter", adapter_names[model->shape.adapter.kind], NULL};
     struct st_tensor *list = mem_zeroed(count, sizeof *list);
     struct st_writer *writer = NULL;
@@ -135,7 +137,8 @@ int adapter_file_read(struct model *model, const char *folder, struct err *err)
     if (rc == 0) {
         rc = st_open(&file, path, err);
     }
-    for (size_t i = model_base_count(&model->shape); rc == 0 && i < model->param_count; i++) {
+    for (size_t i = model_base_count(&model->shape);
+         rc == 0 && i < model_adapter_end(&model->shape); i++) {
         struct entry entry = entry_of(model, i);
         rc = entry_read(model, &entry, file, err);
     }

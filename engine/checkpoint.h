@@ -41,6 +41,13 @@ int checkpoint_newest(char **out, const char *folder, struct err *err);
 int checkpoint_load_model(struct model **out, struct device *dev, const char *path,
                           size_t batch, size_t context, struct err *err);
 
+/* Puts the dense weights of path into model: a checkpoint of a dense run, or a model folder as
+ * model_import takes it. N:M targets get the legal masks of largest magnitude and the weights
+ * under them; latent ones the weights; moments stay. ERR_INVALID names a field in which the
+ * shapes differ; ERR_NOT_FOUND, ERR_CORRUPT, ERR_UNSUPPORTED. After an error the weights are
+ * undefined. */
+int model_start(struct model *model, const char *path, struct err *err);
+
 /* model/: config.json and model.safetensors (dense fp32, Hugging Face's LLaMA names, exact
  * zeros) plus hebb.json (method, N, M, tokenizer, adapter), patterns.safetensors (codes) and,
  * with an adapter, adapter.safetensors, since W + B A is no N:M matrix. Written

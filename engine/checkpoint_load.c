@@ -22,7 +22,8 @@ static int weights_read(struct model *model, const char *folder, struct err *err
     checkpoint_tensors_release(&weights);
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
         const struct param *param = &model->params[i];
-        if (param->nm && (rc = nm_check(param->nm, err)) != 0) {
+        const struct nm *mask = param->nm ? param->nm : param->latent;
+        if (mask && (rc = nm_check(mask, err)) != 0) {
             rc = err_wrap(err, rc, "%s: %s", path, param->name);
         }
     }

@@ -49,6 +49,8 @@ static const struct meta_field shape_fields[] = {
     {"adapter_hidden", META_SIZE, FIELD(shape.adapter.hidden), NULL},
     {"adapter_gamma", META_REAL, FIELD(shape.adapter.gamma), NULL},
     {"adapter_alpha", META_REAL, FIELD(shape.adapter.alpha), NULL},
+    {"layout", META_RULE, FIELD(shape.layout), nm_layout_names},
+    {"latent", META_RULE, FIELD(shape.latent), model_latent_names},
     {0},
 };
 
@@ -64,6 +66,7 @@ static const struct meta_field method_fields[] = {
     {"score", META_RULE, FIELD(method.score), score_rule_names},
     {"repair", META_RULE, FIELD(method.repair), repair_rule_names},
     {"mpr", META_REAL, FIELD(method.mpr), NULL},
+    {"penalty", META_REAL, FIELD(method.penalty), NULL},
     {0},
 };
 
@@ -254,15 +257,15 @@ static int shape_parse(const cJSON *saved, struct trainer_config *config, const 
         char *at = (char *)config + field->offset;
         int64_t whole = 0;
         bool ok;
-        if (field->type == META_REAL) {
+        if (field->type == META_RULE) {
+            const char *word = json_string(saved, field->name);
+            int rule = word ? rule_find(field->rules, word) : -1;
+            ok = rule >= 0;
+            *(unsigned *)at = ok ? (unsigned)rule : 0;
+        } else if (field->type == META_REAL) {
             ok = json_real((double *)at, saved, field->name);
         } else if (field->type == META_BOOL) {
             ok = json_bool((bool *)at, saved, field->name);
-        } else if (field->type == META_RULE) {
-            const char *word = json_string(saved, field->name);
-            int value = word ? rule_find(field->rules, word) : -1;
-            ok = value >= 0;
-            *(unsigned *)at = ok ? (unsigned)value : 0;
         } else {
             ok = json_int(&whole, saved, field->name) && whole >= 0 && whole <= UINT32_MAX;
             if (ok && field->type == META_SIZE) {

@@ -45,9 +45,10 @@ int checkpoint_model_tensors(struct checkpoint_tensors *out, const struct model 
         const struct param *param = &model->params[i];
         tensors_add(out, param->name, param->nm ? ".values" : "", CHECKPOINT_REAL, param->rows,
                     param_stored_cols(param), model->weights + param->offset);
-        if (param->nm) {
-            tensors_add(out, param->name, ".codes", ST_U16, param->rows, nm_groups(param->nm),
-                        param->nm->codes);
+        const struct nm *mask = param->nm ? param->nm : param->latent;
+        if (mask) {
+            tensors_add(out, param->name, ".codes", ST_U16, param->rows, nm_groups(mask),
+                        mask->codes);
         }
     }
     return rc;

@@ -8,7 +8,7 @@
 #include "engine/model.h"
 
 enum removal_rule { REMOVAL_MAGNITUDE, REMOVAL_RI };
-enum score_rule { SCORE_CH2_L3N, SCORE_CH3_L3N, SCORE_RANDOM };
+enum score_rule { SCORE_CH2_L3N, SCORE_CH3_L3N, SCORE_RANDOM, SCORE_GRADIENT };
 enum repair_rule { REPAIR_CHANGED, REPAIR_NONE, REPAIR_ALL };
 
 struct method_config {
@@ -24,7 +24,8 @@ struct method_config {
     enum score_rule score;
     enum repair_rule repair;
     double mpr;            /* motif pattern revisitation: probability that a group which lost a link may not take its old
-                              pattern again; 0: off */
+                              pattern again; 0: off. Only chtsnm keeps it: set and chts24 fix it at 0 */
+    double penalty;        /* srste: lambda_w of the masked weights; cast: their L1 decay; others 0 */
 };
 
 /* What a refresh did to one matrix. */
@@ -33,6 +34,8 @@ struct refresh_stats {
     double density;
     size_t removed;         /* links dropped in the removal step */
     size_t changed_groups;  /* groups whose pattern differs afterwards */
+    size_t blocks;          /* of the block layout, else 0 */
+    size_t changed_blocks;  /* blocks with a changed group */
     double flip_rate;       /* links of the new mask that the old one lacked / links */
     double explored;        /* share of all positions that were ever active */
     size_t patterns[16];    /* groups per code; pattern_count == 0 when there are more than 16 */
@@ -41,7 +44,7 @@ struct refresh_stats {
     uint64_t hash;
 };
 
-/* Called once per matrix with the codes of before the refresh (dout, din / m), e.g. to write history. */
+/* Called once per matrix, in whatever order, with the codes of before the refresh (dout, din / m), e.g. to write history. */
 struct refresh_observer {
     void *context;
     int (*matrix)(void *context, size_t target, const struct nm *w, const uint16_t *codes_before,
@@ -51,7 +54,8 @@ struct refresh_observer {
 struct method {
     const char *name;
     bool sparse;                                   /* false: dense */
-    bool refreshes;                                /* false: the mask never changes */
+    bool refreshes;                                /* sparse weights whose mask changes (sparse/refresh.c) */
+    enum model_latent latent;                      /* dense weights behind the masks (sparse/latent.c) */
     /* Method's own fixed choices over the config (e.g. set: hard magnitude removal, random score); may be NULL. */
     void (*configure)(struct method_config *config);
 };
@@ -63,7 +67,8 @@ const struct method *method_settle(struct method_config *config);
 
 struct refresher; /* scratch for the largest matrix and the explored bit maps, sized once */
 
-/* ERR_INVALID if the method is unknown or never refreshes, or the model has no N:M matrix. The config is copied. */
+/* ERR_INVALID if the method is unknown or never refreshes, the model has no N:M matrix, or mpr is not 0 in the block layout. The
+ * config is copied. */
 int refresher_create(struct refresher **out, const struct method_config *config, struct model *model,
                      struct err *err);
 void refresher_destroy(struct refresher *refresher);
@@ -72,7 +77,7 @@ void refresher_destroy(struct refresher *refresher);
  *   sizeof(struct refresher) + targets * sizeof(struct refresh_target) + sum over targets of ceil(dout din / 8)
  *   + max(dout din) 8 + max(dout din / m) 4 + max(din / m) 2 + max(ceil(dout / 32)) 24
  *   CH scores: + max(dout ceil(din / 64)) 8 + max(din ceil(dout / 64)) 8 + max(dout, din) (4 + 64 * 8)
- *   relative importance: + (max dout + max din) 8 */
+ *   relative importance: + (max dout + max din) 8; gradient scores: + max(dout din) sizeof(real) */
 size_t refresher_bytes(const struct model_shape *shape, const struct method_config *config);
 
 /* True if the masks are to be refreshed after optimizer step `step` (1-based): a multiple of the interval up to T_end and
@@ -81,10 +86,17 @@ bool refresher_due(const struct refresher *refresher, size_t step);
 /* zeta / 2 (1 + cos(pi step / T_end)), the share of links to drop; 0 from T_end on. */
 double refresher_zeta(const struct refresher *refresher, size_t step);
 
-/* Refreshes every target matrix of the model, number `refresh` (1-based), after step `step`. Gradient-free;
- * the same masks on every rank by construction. Leaves the packs rebuilt. */
+/* Refreshes every target matrix of the model, number `refresh` (1-based), after step `step`. Gradient-free (refresher_gradient is
+ * NULL); the same masks on every rank by construction. Leaves the packs rebuilt. */
 int refresher_run(struct refresher *refresher, size_t step, size_t refresh,
                   const struct refresh_observer *observer, struct err *err);
+
+/* Gradient scores: the refresher is given one matrix's dense gradient at a time, which it does not keep. NULL for methods
+ * without, which take refresher_run. Else (dout, din) of the largest matrix: the caller fills it with the gradient of param's
+ * dense matrix at the weights of now, then calls refresher_run_matrix; every matrix once, in any order. */
+real *refresher_gradient(struct refresher *refresher);
+int refresher_run_matrix(struct refresher *refresher, const struct param *param, size_t step, size_t refresh,
+                         const struct refresh_observer *observer, struct err *err);
 
 /* The explored bit maps, for checkpoints: bit i % 8 of byte i / 8 is dense position i = o * din + column; every target in
  * params order, from a whole byte on. A position is marked when a refresh finds or makes it active. */

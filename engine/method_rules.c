@@ -14,6 +14,7 @@ const char *const score_rule_names[] = {
     [SCORE_CH2_L3N] = "ch2-l3n",
     [SCORE_CH3_L3N] = "ch3-l3n",
     [SCORE_RANDOM] = "random",
+    [SCORE_GRADIENT] = "gradient",
     NULL,
 };
 

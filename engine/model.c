@@ -1,5 +1,6 @@
 #include "engine/model.h"
 #include "engine/model_private.h"
+#include "engine/sparse/latent.h"
 #include "proto/base/mem.h"
 #include <assert.h>
 #include <math.h>
@@ -68,14 +69,14 @@ static int create_masks(struct model *model, struct err *err)
 {
     struct model_private *p = model->private_data;
     const struct model_shape *shape = &model->shape;
-    if (!model_sparse(shape))
+    if (shape->n == shape->m)
         return 0;
     int rc = pattern_table_create(&model->patterns, shape->n, shape->m, err);
     if (rc != 0)
         return rc;
     for (size_t i = 0; i < model->param_count; i++) {
         const struct param *param = &model->params[i];
-        if (param->target)
+        if (param->target && model_sparse(shape))
             p->pack_bytes +=
                 model_pack_size(model->dev->ops, param->rows, param->cols, shape->n, shape->m);
     }
@@ -96,15 +97,48 @@ static int create_masks(struct model *model, struct err *err)
                           .din = param->cols,
                           .n = shape->n,
                           .m = shape->m,
+                          .layout = shape->layout,
                           .patterns = model->patterns,
-                          .values = model_weight(model, param),
-                          .codes = model->codes + code,
-                          .pack = p->packs ? p->packs + pack : NULL};
+                          .codes = model->codes + code};
         code += nm->dout * nm_groups(nm);
-        pack += model_pack_size(model->dev->ops, nm->dout, nm->din, nm->n, nm->m);
+        if (!model_sparse(shape)) {
+            param->latent = nm;
+            continue;
+        }
         param->nm = nm;
+        nm->values = model_weight(model, param);
+        nm->pack = p->packs ? p->packs + pack : NULL;
+        pack += model_pack_size(model->dev->ops, nm->dout, nm->din, nm->n, nm->m);
     }
     assert(code == model->code_count && pack == p->pack_bytes);
+    return 0;
+}
+
+size_t model_effective_count(const struct param *params, size_t count)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < count; i++)
+        if (params[i].target)
+            sum += size_round_up(params[i].count, MODEL_PARAM_ALIGN);
+    return sum;
+}
+
+static int create_effective(struct model *model, struct err *err)
+{
+    if (model->shape.latent == MODEL_LATENT_NONE)
+        return 0;
+    const size_t count = model_effective_count(model->params, model->param_count);
+    model->effective = mem_aligned(count, sizeof(real));
+    if (!model->effective)
+        return err_set(err, ERR_NO_MEMORY, "model: no memory for %zu effective weights", count);
+    real *next = model->effective;
+    for (size_t i = 0; i < model->param_count; i++) {
+        struct param *param = &model->params[i];
+        if (!param->latent)
+            continue;
+        param->effective = next;
+        next += size_round_up(param->count, MODEL_PARAM_ALIGN);
+    }
     return 0;
 }
 
@@ -176,12 +210,15 @@ int model_create(struct model **out, struct device *dev, const struct model_shap
     if (rc == 0)
         rc = create_masks(model, err);
     if (rc == 0)
+        rc = create_effective(model, err);
+    if (rc == 0)
         rc = create_activations(model, training, err);
     if (rc != 0) {
         model_destroy(model);
         return rc;
     }
-    /* Zero codes are legal masks: a model is valid, if useless, before model_init or a load. */
+    /* Zero codes are legal masks in the row layout and can be packed in both: a model is valid,
+     * if useless, before model_init or a load. */
     model_repack(model);
     *out = model;
     return 0;
@@ -204,6 +241,7 @@ void model_destroy(struct model *model)
     mem_aligned_free(model->refresh_age);
     mem_aligned_free(model->ages);
     mem_aligned_free(model->codes);
+    mem_aligned_free(model->effective);
     pattern_table_destroy(model->patterns);
     free(model->params);
     free(model);
@@ -229,4 +267,6 @@ void model_repack(struct model *model)
         if (nm && nm->pack)
             ops->nm_repack(model->dev, nm);
     }
+    if (model->effective)
+        latent_apply(model);
 }

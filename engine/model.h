@@ -2,10 +2,12 @@
  *
  * Parameters live in four slabs of equal length (weights, gradients, first and second moments),
  * each parameter a range in all four that starts at a multiple of 16 entries (gaps stay zero);
- * an N:M matrix takes dout * din * N / M entries there and its codes in a fifth slab. The
- * target matrices (q, k, v, o, gate, up, down of every block) are N:M, or dense when n == m;
- * embedding, head and norms are dense. Names are Hugging Face's. An adapter's parameters
- * (engine/adapter.h) come last, so that those of the model are where they are without one.
+ * an N:M matrix takes dout * din * N / M entries there and its codes in a fifth slab. With
+ * latent weights a target takes dout * din entries, as a dense one, and has its effective
+ * weights in a sixth. The target matrices (q, k, v, o, gate, up, down of every block) are N:M,
+ * or dense when n == m; embedding, head and norms are dense. Names are Hugging Face's. An
+ * adapter's parameters (engine/adapter.h) come after them, so that those of the model are where
+ * they are without one; the scales of latent weights come last.
  */
 #ifndef HEBB_ENGINE_MODEL_H
 #define HEBB_ENGINE_MODEL_H
@@ -16,11 +18,20 @@
 
 enum { MODEL_NAME_MAX = 96, MODEL_TARGETS_PER_LAYER = 7 };
 
+/* A dense weight behind every N:M target (sparse/latent.h): none, masked (ste, srste), scaled
+ * (cast). */
+enum model_latent { MODEL_LATENT_NONE, MODEL_LATENT_MASKED, MODEL_LATENT_SCALED };
+
+/* "none", "masked", "scaled", then NULL. */
+extern const char *const model_latent_names[];
+
 struct model_shape {
     size_t hidden, intermediate, layers, heads, kv_heads, vocab, context;
     double rope_theta, norm_eps;
     bool tie_embeddings;
     unsigned n, m;                /* of the target matrices; n == m (1, 1): dense */
+    enum nm_layout layout;        /* of the target matrices; row for a dense model */
+    enum model_latent latent;     /* none for a dense model */
     struct adapter_shape adapter; /* beside every target matrix */
 };
 
@@ -32,6 +43,13 @@ struct param {
     bool decay;                /* weight decay applies (matrices, not norms and biases) */
     bool adapter;              /* a part of an adapter's branch */
     struct nm *nm;             /* target of a sparse model, else NULL; owned by the model */
+    /* Target of a model with latent weights, else NULL: the mask (codes; neither values nor
+     * pack), what the products take in place of the weights (rows, cols), and for scaled ones
+     * the learned scales (rows, latent_scales). */
+    struct nm *latent;
+    real *effective;
+    struct param *scale;
+    bool folded; /* a scale: export multiplies it into its matrix */
 };
 
 struct model {
@@ -49,6 +67,7 @@ struct model {
     uint16_t *codes;  /* all codes of all targets, in params order */
     size_t code_count;
     struct pattern_table *patterns;     /* NULL for a dense model */
+    real *effective;                    /* of all targets with latent weights, else NULL */
     struct model_private *private_data; /* activations, pointers per layer */
 };
 
@@ -57,6 +76,7 @@ struct model {
  * this build. */
 struct model_bytes {
     size_t weights, codes, packs, gradients, optimizer, activations, scratch;
+    size_t latent; /* effective weights: what latent weights take beyond a dense model */
 };
 
 /* Checks a shape: hidden % heads, heads % kv_heads, even head_dim, din % m, n <= m, limits.
@@ -72,16 +92,18 @@ void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
                  const struct model_shape *shape, size_t batch, size_t context, bool training);
 
 /* Weights N(0, s^2): embedding and head s = 0.02; a target s = sqrt(1 / fan_in_active) with
- * fan_in_active = din * n / m for o, down scaled by 1 / sqrt(2 layers); norms 1; an adapter's
- * A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform over the legal patterns. Pure
- * function of the seed; with an adapter all else, and the model's output, is as without. */
+ * fan_in_active = din * n / m (din for latent weights), for o, down scaled by 1 / sqrt(2
+ * layers); norms 1; an adapter's A and W1 s = sqrt(1 / din), its other parts 0. Masks uniform
+ * over the legal patterns (blocks in the block layout). Pure function of the seed; with an
+ * adapter all else, and the model's output, is as without. */
 void model_init(struct model *model, uint64_t seed);
 
 /* Gives a model made for training refresh_age, and ages if entries; all 0. A refresh sets the
  * matrix's refresh_age to 0 and treats ages as it treats the moments. */
 int model_keep_ages(struct model *model, bool entries, struct err *err);
 
-/* After codes changed (refresh, load): rebuilds the devices' packs. */
+/* After codes or weights changed (refresh, load): rebuilds the devices' packs and the effective
+ * weights. */
 void model_repack(struct model *model);
 
 /* tokens, targets: (batch, context) int32; targets < 0 are left out. loss: (batch * context).
@@ -90,6 +112,20 @@ void model_loss(struct model *model, const int32_t *tokens, const int32_t *targe
                 size_t batch, size_t context);
 void model_forward_backward(struct model *model, const int32_t *tokens, const int32_t *targets,
                             real *loss, real scale, size_t batch, size_t context);
+/* One matrix's dense gradient after the other. */
+struct model_probe {
+    void *context;
+    real *gradient; /* scratch, (dout, din) of the largest target */
+    /* Called once per N:M target, last block first, when gradient holds the gradient of its
+     * dense matrix and the pass has no more need of the matrix: values and codes may change. */
+    void (*target)(void *context, struct param *param);
+};
+
+/* A forward and backward pass like model_forward_backward for gradients of places outside the
+ * masks as well. Leaves nothing of use in the gradient slab. */
+void model_probe(struct model *model, const int32_t *tokens, const int32_t *targets, real *loss,
+                 real scale, size_t batch, size_t context, const struct model_probe *probe);
+
 /* logits (count, vocab) of rows first .. first + count - 1 of the flattened (batch, context).
  */
 void model_logits(struct model *model, const int32_t *tokens, real *logits, size_t batch,

@@ -2,23 +2,31 @@
 #include <assert.h>
 #include <string.h>
 
-/* dW += dy^T x on active weights; dx = dy W, or += if accumulate; and the same for the
- * adapter's branch. x and dy as in the forward pass; dx may be the memory of x. */
+/* dW += dy^T x on active weights, of the effective weight where there is a latent one; dx = dy
+ * W, or += if accumulate; and the same for the adapter's branch. x and dy as in the forward
+ * pass; dx may be the memory of x. A probe takes the dense gradient of an N:M matrix instead.
+ */
 static void linear_backward(const struct model *model, const struct layer_saved *s, real *dx,
                             const real *dy, const real *x, size_t layer, enum layer_param kind,
                             size_t rows, bool accumulate)
 {
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
-    const struct param *weight = model_layer_param(model, layer, kind);
+    const struct model_probe *probe = model->private_data->probe;
+    struct param *weight = model_layer_param(model, layer, kind);
     real *dw = model_grad(model, weight);
     model_adapter_backward_w(model, s, dy, x, layer, kind, rows);
-    if (weight->nm) {
+    if (weight->nm && probe) {
+        memset(probe->gradient, 0, weight->rows * weight->cols * sizeof(real));
+        ops->dense_backward_w(dev, probe->gradient, dy, x, rows, weight->cols, weight->rows);
+        ops->nm_backward_x(dev, dx, dy, weight->nm, rows, accumulate);
+        probe->target(probe->context, weight);
+    } else if (weight->nm) {
         ops->nm_backward_w(dev, dw, dy, x, weight->nm, rows);
         ops->nm_backward_x(dev, dx, dy, weight->nm, rows, accumulate);
     } else {
         ops->dense_backward_w(dev, dw, dy, x, rows, weight->cols, weight->rows);
-        ops->dense_backward_x(dev, dx, dy, model_weight(model, weight), rows, weight->cols,
+        ops->dense_backward_x(dev, dx, dy, model_factor(model, weight), rows, weight->cols,
                               weight->rows, accumulate);
     }
     model_adapter_backward_x(model, dx, layer, kind, rows);
@@ -112,4 +120,12 @@ void model_forward_backward(struct model *model, const int32_t *tokens, const in
     }
     ops->embed_backward(dev, model_grad(model, &model->params[0]), work->dx, tokens, rows,
                         shape->vocab, shape->hidden);
+}
+
+void model_probe(struct model *model, const int32_t *tokens, const int32_t *targets, real *loss,
+                 real scale, size_t batch, size_t context, const struct model_probe *probe)
+{
+    model->private_data->probe = probe;
+    model_forward_backward(model, tokens, targets, loss, scale, batch, context);
+    model->private_data->probe = NULL;
 }

@@ -97,7 +97,7 @@ int model_origin_write(const struct model_origin *origin, const char *folder, st
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "format", ORIGIN_FORMAT);
     cJSON_AddStringToObject(root, "method", origin->method);
-    cJSON_AddStringToObject(root, "layout", "row");
+    cJSON_AddStringToObject(root, "layout", nm_layout_names[origin->layout]);
     cJSON_AddNumberToObject(root, "n", origin->n);
     cJSON_AddNumberToObject(root, "m", origin->m);
     cJSON_AddStringToObject(root, "tokenizer", origin->tokenizer);
@@ -326,10 +326,14 @@ static int origin_parse(struct model_origin *out, const cJSON *root, const char 
     }
     out->n = n < m ? (unsigned)n : 1;
     out->m = n < m ? (unsigned)m : 1;
-    int rc = word_check(root, "layout", "row", path, err);
-    if (rc == 0) {
-        rc = adapter_parse(&out->adapter, root, path, err);
+    const char *layout = json_string(root, "layout");
+    int rule = layout ? rule_find(nm_layout_names, layout) : -1;
+    if (rule < 0) {
+        return err_set(err, ERR_UNSUPPORTED, "%s: layout is %s; only row and block are known",
+                       path, layout ? layout : "missing");
     }
+    out->layout = (enum nm_layout)rule;
+    int rc = adapter_parse(&out->adapter, root, path, err);
     if (rc == 0) {
         rc = origin_word(out->method, root, "method", path, err);
     }

@@ -20,6 +20,7 @@ struct model_origin {
     char tokenizer[MODEL_WORD_MAX]; /* "bytes", "none"; "" if there is no hebb.json */
     unsigned n, m;                  /* 1, 1 for a dense model */
     struct adapter_shape adapter;
+    enum nm_layout layout;
 };
 
 /* Write folder/config.json and folder/hebb.json. */

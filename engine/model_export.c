@@ -42,6 +42,23 @@ static void piece_release(struct piece *piece)
     free(piece->f32);
 }
 
+/* The effective weights under the mask. */
+static void latent_fill(struct piece *piece, const struct param *param, size_t first,
+                        size_t rows)
+{
+    const struct nm *mask = param->latent;
+    const size_t before = first * param->cols;
+    for (size_t i = 0; i < rows * param->cols; i++) {
+        piece->dense[i] = nm_active(mask, before + i) ? param->effective[before + i] : 0;
+    }
+}
+
+/* The mask of a target of an N:M model, latent or not; else NULL. */
+static const struct nm *mask_of(const struct param *param)
+{
+    return param->nm ? param->nm : param->latent;
+}
+
 /* Rows [first, first + rows) of param as dense fp32 in piece->f32. */
 static void piece_fill(struct piece *piece, const struct model *model,
                        const struct param *param, size_t first, size_t rows)
@@ -54,6 +71,9 @@ static void piece_fill(struct piece *piece, const struct model *model,
         part.codes += first * nm_groups(param->nm);
         part.pack = NULL;
         nm_to_dense(&part, piece->dense);
+        source = piece->dense;
+    } else if (param->latent) {
+        latent_fill(piece, param, first, rows);
         source = piece->dense;
     }
     for (size_t i = 0; i < rows * param->cols; i++) {
@@ -82,11 +102,11 @@ static struct st_tensor *tensors_describe(const struct model *model, bool codes,
     *count = 0;
     for (size_t i = 0; list && i < model->param_count; i++) {
         const struct param *param = &model->params[i];
-        if (param->adapter || (codes && !param->nm)) {
+        if (param->adapter || (codes ? !mask_of(param) : param->folded)) {
             continue;
         }
         struct st_tensor *tensor = &list[(*count)++];
-        size_t cols = codes ? nm_groups(param->nm) : param->cols;
+        size_t cols = codes ? nm_groups(mask_of(param)) : param->cols;
         snprintf(tensor->name, sizeof tensor->name, "%s%s", param->name, codes ? ".codes" : "");
         tensor->type = codes ? ST_U16 : ST_F32;
         tensor->rank = param->rows == 1 ? 1 : 2;
@@ -121,11 +141,12 @@ static int tensors_write(const struct model *model, const char *folder, const ch
         if (param->adapter) {
             continue;
         }
-        if (!codes) {
+        const struct nm *mask = mask_of(param);
+        if (!codes && !param->folded) {
             rc = param_write(writer, piece, model, param, err);
-        } else if (param->nm) {
-            size_t bytes = param->rows * nm_groups(param->nm) * sizeof *param->nm->codes;
-            rc = st_writer_data(writer, param->nm->codes, bytes, err);
+        } else if (codes && mask) {
+            size_t bytes = param->rows * nm_groups(mask) * sizeof *mask->codes;
+            rc = st_writer_data(writer, mask->codes, bytes, err);
         }
     }
     if (rc != 0) {
@@ -166,7 +187,10 @@ int model_export(const struct model *model, const char *folder, const char *meth
                  const char *tokenizer, struct err *err)
 {
     struct model_origin origin = {
-        .n = model->shape.n, .m = model->shape.m, .adapter = model->shape.adapter};
+        .n = model->shape.n,
+        .m = model->shape.m,
+        .layout = model->shape.layout,
+        .adapter = model->shape.adapter};
     snprintf(origin.method, sizeof origin.method, "%s", method);
     snprintf(origin.tokenizer, sizeof origin.tokenizer, "%s", tokenizer);
     char temporary[FSX_PATH_MAX];

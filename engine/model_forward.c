@@ -10,7 +10,7 @@ static void linear_forward(const struct model *model, const struct layer_saved *
     if (weight->nm)
         dev->ops->nm_forward(dev, y, x, weight->nm, rows);
     else
-        dev->ops->dense_forward(dev, y, x, model_weight(model, weight), rows, weight->cols,
+        dev->ops->dense_forward(dev, y, x, model_factor(model, weight), rows, weight->cols,
                                 weight->rows);
     model_adapter_forward(model, s, y, x, layer, kind, rows);
 }

@@ -53,30 +53,20 @@ static int param_read(struct model *model, const struct param *param,
                       const struct model_source *source, const struct st_file *patterns,
                       struct err *err)
 {
-    const struct st_file *file = NULL;
-    const struct st_tensor *tensor = model_source_find(source, param->name, &file);
-    if (!tensor) {
-        return err_set(err, ERR_CORRUPT, "no tensor %s", param->name);
+    const void *data;
+    enum st_type type;
+    int rc =
+        model_source_param(source, param->name, param->rows, param->cols, &data, &type, err);
+    if (rc != 0) {
+        return rc;
     }
-    if (!model_source_real(tensor->type)) {
-        return err_set(err, ERR_UNSUPPORTED, "%s: only F64, F32, F16 and BF16 weights are read",
-                       param->name);
-    }
-    bool vector = param->rows == 1 && tensor->rank == 1 && tensor->shape[0] == param->cols;
-    bool matrix =
-        tensor->rank == 2 && tensor->shape[0] == param->rows && tensor->shape[1] == param->cols;
-    if (!vector && !matrix) {
-        return err_set(err, ERR_CORRUPT, "%s: shape is not the config's (%zu, %zu)",
-                       param->name, param->rows, param->cols);
-    }
-    const void *data = st_data(file, tensor);
     if (param->nm) {
-        int rc = codes_read(param, patterns, err);
-        return rc == 0 ? values_read(param, data, tensor->type, err) : rc;
+        rc = codes_read(param, patterns, err);
+        return rc == 0 ? values_read(param, data, type, err) : rc;
     }
     real *weights = model->weights + param->offset;
     for (size_t i = 0; i < param->count; i++) {
-        weights[i] = (real)model_source_entry(data, tensor->type, i);
+        weights[i] = (real)model_source_entry(data, type, i);
     }
     return 0;
 }
@@ -123,6 +113,7 @@ int model_import(struct model **out, struct device *dev, const char *folder, siz
         shape.n = origin.n;
         shape.m = origin.m;
         shape.adapter = origin.adapter;
+        shape.layout = origin.layout;
         rc = model_shape_check(&shape, err);
     }
     if (rc == 0) {

@@ -1,4 +1,5 @@
 #include "engine/model_private.h"
+#include "engine/sparse/latent.h"
 #include "proto/base/mem.h"
 #include <assert.h>
 #include <math.h>
@@ -68,12 +69,31 @@ static int check_ranges(const struct model_shape *shape, struct err *err)
     return rc;
 }
 
+/* The rows of every target are whole blocks too; hidden and intermediate are checked. */
+static int check_block(const struct model_shape *shape, struct err *err)
+{
+    if (shape->m != NM_BLOCK)
+        return err_set(err, ERR_INVALID,
+                       "sparsity.m is %u: the layout block has blocks of %d x %d, so m must be "
+                       "%d",
+                       shape->m, NM_BLOCK, NM_BLOCK, NM_BLOCK);
+    if (model_kv_dim(shape) % NM_BLOCK != 0)
+        return err_set(err, ERR_INVALID,
+                       "model.kv_heads is %zu: kv_heads * hidden / heads = %zu must be a "
+                       "multiple of %d in the layout block",
+                       shape->kv_heads, model_kv_dim(shape), NM_BLOCK);
+    return 0;
+}
+
 static int check_sparsity(const struct model_shape *shape, struct err *err)
 {
     if (shape->n < 1 || shape->n > shape->m)
         return err_set(err, ERR_INVALID, "sparsity.n is %u: must be between 1 and m = %u",
                        shape->n, shape->m);
-    if (!model_sparse(shape))
+    if (shape->n == shape->m && shape->latent != MODEL_LATENT_NONE)
+        return err_set(err, ERR_INVALID, "sparsity.n is %u: latent weights need n below m = %u",
+                       shape->n, shape->m);
+    if (shape->n == shape->m)
         return 0;
     if (shape->m > NM_M_MAX)
         return err_set(err, ERR_INVALID, "sparsity.m is %u: must be at most %d", shape->m,
@@ -86,7 +106,7 @@ static int check_sparsity(const struct model_shape *shape, struct err *err)
         return err_set(err, ERR_INVALID,
                        "model.intermediate is %zu: must be a multiple of sparsity.m = %u",
                        shape->intermediate, shape->m);
-    return 0;
+    return shape->layout == NM_LAYOUT_BLOCK ? check_block(shape, err) : 0;
 }
 
 int model_shape_check(const struct model_shape *shape, struct err *err)
@@ -115,10 +135,25 @@ size_t model_base_count(const struct model_shape *shape)
     return 1 + shape->layers * LAYER_PARAMS + 1 + (shape->tie_embeddings ? 0 : 1);
 }
 
-size_t model_param_count(const struct model_shape *shape)
+const char *const model_latent_names[] = {[MODEL_LATENT_NONE] = "none",
+                                          [MODEL_LATENT_MASKED] = "masked",
+                                          [MODEL_LATENT_SCALED] = "scaled",
+                                          NULL};
+
+size_t model_adapter_end(const struct model_shape *shape)
 {
     return model_base_count(shape) +
            shape->layers * MODEL_TARGETS_PER_LAYER * adapter_parts(&shape->adapter);
+}
+
+static size_t scale_count(const struct model_shape *shape)
+{
+    return shape->latent == MODEL_LATENT_SCALED ? shape->layers * MODEL_TARGETS_PER_LAYER : 0;
+}
+
+size_t model_param_count(const struct model_shape *shape)
+{
+    return model_adapter_end(shape) + scale_count(shape);
 }
 
 struct fill {
@@ -153,7 +188,7 @@ static struct param *fill_next(struct fill *fill, size_t rows, size_t cols, enum
     size_t count = 0;
     fill->fits =
         fill->fits && size_mul(&count, rows, stored) && size_add(&fill->count, offset, count);
-    if (sparse)
+    if (role == ROLE_TARGET && shape->n < shape->m)
         fill->codes += rows * (cols / shape->m);
     struct param *param = fill->params ? &fill->params[fill->index] : NULL;
     fill->index++;
@@ -187,6 +222,24 @@ static void fill_adapters(struct fill *fill, size_t layer)
     }
 }
 
+/* The learned scales of all targets, last in the file. */
+static void fill_scales(struct fill *fill)
+{
+    const struct model_shape *shape = fill->shape;
+    for (size_t i = 0; i < scale_count(shape); i++) {
+        size_t layer = i / MODEL_TARGETS_PER_LAYER, kind = i % MODEL_TARGETS_PER_LAYER;
+        struct param *param =
+            fill_next(fill, dimension(shape, LAYER[kind].rows),
+                      latent_scales(dimension(shape, LAYER[kind].cols), shape->m), ROLE_NORM);
+        if (!param)
+            continue;
+        param->folded = true;
+        snprintf(param->name, MODEL_NAME_MAX, "model.layers.%zu.%s.scale", layer,
+                 LAYER[kind].suffix);
+        fill->params[1 + layer * LAYER_PARAMS + kind].scale = param;
+    }
+}
+
 bool model_params_fill(struct param *params, const struct model_shape *shape, size_t *count,
                        size_t *codes)
 {
@@ -214,6 +267,7 @@ bool model_params_fill(struct param *params, const struct model_shape *shape, si
     }
     for (size_t layer = 0; layer < shape->layers; layer++)
         fill_adapters(&fill, layer);
+    fill_scales(&fill);
     assert(fill.index == model_param_count(shape));
     if (fill.fits) {
         *count = size_round_up(fill.count, MODEL_PARAM_ALIGN);

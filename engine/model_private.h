@@ -73,7 +73,8 @@ struct model_private {
     size_t activation_count; /* elements of real */
     unsigned char *packs;
     size_t pack_bytes;
-    struct nm *nms; /* one per target of a sparse model */
+    const struct model_probe *probe; /* of the pass under way, else NULL */
+    struct nm *nms;                  /* one per target of an N:M model, latent or not */
 };
 
 static inline size_t model_head_dim(const struct model_shape *shape)
@@ -86,7 +87,11 @@ static inline size_t model_kv_dim(const struct model_shape *shape)
     return shape->kv_heads * model_head_dim(shape);
 }
 
-static inline bool model_sparse(const struct model_shape *shape) { return shape->n < shape->m; }
+/* Targets are stored as N:M matrices. */
+static inline bool model_sparse(const struct model_shape *shape)
+{
+    return shape->n < shape->m && shape->latent == MODEL_LATENT_NONE;
+}
 
 static inline struct param *model_layer_param(const struct model *model, size_t layer,
                                               enum layer_param kind)
@@ -96,6 +101,8 @@ static inline struct param *model_layer_param(const struct model *model, size_t 
 
 /* Number of the model's own parameters: an adapter's come after them. */
 size_t model_base_count(const struct model_shape *shape);
+/* Parameters of model and adapters: the scales of latent weights follow. */
+size_t model_adapter_end(const struct model_shape *shape);
 
 /* Part of the branch beside target `kind` (LAYER_Q .. LAYER_DOWN) of a layer. */
 static inline struct param *model_adapter_param(const struct model *model, size_t layer,
@@ -109,6 +116,12 @@ static inline struct param *model_adapter_param(const struct model *model, size_
 static inline real *model_weight(const struct model *model, const struct param *param)
 {
     return model->weights + param->offset;
+}
+
+/* What a dense param is multiplied by. */
+static inline const real *model_factor(const struct model *model, const struct param *param)
+{
+    return param->effective ? param->effective : model->weights + param->offset;
 }
 
 static inline real *model_grad(const struct model *model, const struct param *param)
@@ -133,6 +146,9 @@ bool model_layout(struct layer_saved *saved, struct layer_saved *scratch, struct
 
 /* Bytes of one target's pack in the pack slab, rounded to MEM_ALIGN. */
 size_t model_pack_size(const struct ops *ops, size_t dout, size_t din, unsigned n, unsigned m);
+
+/* Entries of the effective weights of all targets among params. */
+size_t model_effective_count(const struct param *params, size_t count);
 
 void model_limits(struct device_limits *out, const struct model_shape *shape, size_t batch,
                   size_t context);

@@ -29,7 +29,16 @@ void model_sizes(struct model_bytes *out, const char *device, unsigned threads,
                              &activations);
     assert(fits);
     model_limits(&limits, shape, batch, context);
+    size_t latent = 0;
+    if (shape->latent != MODEL_LATENT_NONE) { /* the targets' entries as they are stored */
+        size_t hidden = shape->hidden, kv = model_kv_dim(shape), wide = shape->intermediate;
+        latent = 2 * size_round_up(hidden * hidden, MODEL_PARAM_ALIGN) +
+                 2 * size_round_up(kv * hidden, MODEL_PARAM_ALIGN) +
+                 3 * size_round_up(wide * hidden, MODEL_PARAM_ALIGN);
+        latent *= shape->layers * sizeof(real);
+    }
     *out = (struct model_bytes){
+        .latent = latent,
         .weights = count * sizeof(real),
         .codes = codes * sizeof(uint16_t),
         .packs = packs_size(ops, shape),

@@ -125,6 +125,29 @@ const struct st_tensor *model_source_find(const struct model_source *source, con
     return NULL;
 }
 
+int model_source_param(const struct model_source *source, const char *name, size_t rows,
+                       size_t cols, const void **data, enum st_type *type, struct err *err)
+{
+    const struct st_file *file = NULL;
+    const struct st_tensor *tensor = model_source_find(source, name, &file);
+    if (!tensor) {
+        return err_set(err, ERR_CORRUPT, "no tensor %s", name);
+    }
+    if (!model_source_real(tensor->type)) {
+        return err_set(err, ERR_UNSUPPORTED, "%s: only F64, F32, F16 and BF16 weights are read",
+                       name);
+    }
+    bool vector = rows == 1 && tensor->rank == 1 && tensor->shape[0] == cols;
+    bool matrix = tensor->rank == 2 && tensor->shape[0] == rows && tensor->shape[1] == cols;
+    if (!vector && !matrix) {
+        return err_set(err, ERR_CORRUPT, "%s: shape is not the config's (%zu, %zu)", name, rows,
+                       cols);
+    }
+    *data = st_data(file, tensor);
+    *type = tensor->type;
+    return 0;
+}
+
 static float f32_of_f16(uint16_t bits)
 {
     uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, exponent = bits >> 10 & 31u,

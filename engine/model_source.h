@@ -23,6 +23,12 @@ void model_source_release(struct model_source *source);
 const struct st_tensor *model_source_find(const struct model_source *source, const char *name,
                                           const struct st_file **file);
 
+/* Data and type of the matrix `name` of shape (rows, cols), or of a vector if rows is 1.
+ * ERR_CORRUPT if it is not there or has another shape, ERR_UNSUPPORTED if its type is not real.
+ */
+int model_source_param(const struct model_source *source, const char *name, size_t rows,
+                       size_t cols, const void **data, enum st_type *type, struct err *err);
+
 /* True for F64, F32, F16 and BF16: the types that model_source_entry reads. */
 bool model_source_real(enum st_type type);
 

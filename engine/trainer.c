@@ -1,4 +1,5 @@
 #include "engine/trainer.h"
+#include "engine/sparse/latent.h"
 #include "proto/base/clock.h"
 #include "proto/base/mem.h"
 #include <assert.h>
@@ -8,6 +9,9 @@
 
 /* Bytes of gradient that one collective carries. */
 enum { BUCKET_BYTES = 4 * 1024 * 1024 };
+
+/* Steps between two masks of cast. */
+enum { LATENT_INTERVAL = 10 };
 
 /* Keeps the clip factor finite and the clipped norm just under the limit, as PyTorch's
  * clip_grad_norm_ does. */
@@ -40,12 +44,22 @@ static int check_method(const struct trainer_config *config, struct err *err)
 {
     const char *name = config->method.name ? config->method.name : "";
     const struct method *method = method_find(name);
+    const char *optimizer = config->optimizer ? config->optimizer : "adamw";
     bool sparse = config->shape.n < config->shape.m;
     if (!method)
         return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": no such method", name);
     if (method->sparse != sparse)
         return err_set(err, ERR_INVALID, "sparsity.method is \"%s\": does not go with %u:%u",
                        name, config->shape.n, config->shape.m);
+    if (method->latent != config->shape.latent)
+        return err_set(err, ERR_INVALID,
+                       "sparsity.method is \"%s\": needs latent weights \"%s\", not \"%s\"",
+                       name, model_latent_names[method->latent],
+                       model_latent_names[config->shape.latent]);
+    if (method->latent == MODEL_LATENT_SCALED && strcmp(optimizer, "adamw") != 0)
+        return err_set(err, ERR_INVALID,
+                       "optimizer.name is \"%s\": %s scales its decay by adamw's second moment",
+                       optimizer, name);
     return 0;
 }
 
@@ -170,6 +184,58 @@ static int reduce(struct trainer *trainer, double *loss, struct err *err)
     return rc;
 }
 
+struct gradient_refresh {
+    struct trainer *trainer;
+    const struct refresh_observer *observer;
+    struct err *err;
+    int rc; /* the first failure */
+};
+
+/* Sums the matrix's dense gradient over the ranks and refreshes it. After a failure the
+ * collectives go on, as the other ranks' do. */
+static void refresh_target(void *context, struct param *param)
+{
+    struct gradient_refresh *state = context;
+    struct trainer *trainer = state->trainer;
+    struct comm *comm = trainer->comm;
+    const size_t bucket = BUCKET_BYTES / sizeof(real), all = param->rows * param->cols;
+    real *gradient = refresher_gradient(trainer->refresher);
+    int rc = 0;
+    for (size_t at = 0; rc == 0 && at < all; at += bucket)
+        rc = comm->ops->sum_real(comm, gradient + at, all - at < bucket ? all - at : bucket,
+                                 state->rc ? NULL : state->err);
+    if (rc == 0 && state->rc == 0)
+        rc = refresher_run_matrix(trainer->refresher, param, trainer->step, trainer->refresh,
+                                  state->observer, state->err);
+    state->rc = state->rc ? state->rc : rc;
+}
+
+/* Gradient scores: one more pass, at the weights of after the step, over the first micro_batch
+ * sequences of each rank's share of the step's batch. */
+static int refresh_by_gradient(struct trainer *trainer, const struct refresh_observer *observer,
+                               struct err *err)
+{
+    const struct trainer_config *config = &trainer->config;
+    const size_t ranks = (size_t)trainer->comm->size, micro = config->micro_batch;
+    const uint64_t first = (uint64_t)(trainer->step - 1) * config->batch +
+                           (size_t)trainer->comm->rank * (config->batch / ranks);
+    const real scale = (real)(1 / ((double)(ranks * micro) * (double)config->context));
+    struct gradient_refresh state = {.trainer = trainer, .observer = observer, .err = err};
+    const struct model_probe probe = {.context = &state,
+                                      .gradient = refresher_gradient(trainer->refresher),
+                                      .target = refresh_target};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < micro; i++)
+        rc = load_window(trainer, SPLIT_TRAIN, first + i, i, err);
+    rc = comm_agree(trainer->comm, rc, NULL, err);
+    if (rc == 0) {
+        model_probe(trainer->model, trainer->inputs, trainer->targets, trainer->losses, scale,
+                    micro, config->context, &probe);
+        rc = state.rc;
+    }
+    return rc;
+}
+
 /* The refresh after the step, if one is due, and the check that all ranks have the same masks.
  */
 static int refresh(struct trainer *trainer, const struct refresh_observer *observer,
@@ -181,7 +247,10 @@ static int refresh(struct trainer *trainer, const struct refresh_observer *obser
     result->refreshed = true;
     result->refresh = ++trainer->refresh;
     result->zeta = refresher_zeta(trainer->refresher, trainer->step);
-    int rc = refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
+    int rc =
+        refresher_gradient(trainer->refresher)
+            ? refresh_by_gradient(trainer, observer, err)
+            : refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
     rc = comm_agree(trainer->comm, rc, NULL, err);
     if (rc == 0)
         rc = masks_agree(trainer->model, trainer->comm, &result->repaired, err);
@@ -203,6 +272,20 @@ static int check_finite(const char *what, double value, size_t step, struct err 
                    step);
 }
 
+static struct latent_args latent_args(const struct trainer *trainer, size_t step)
+{
+    const struct trainer_config *config = &trainer->config;
+    struct method_config method = config->method;
+    method_settle(&method);
+    return (struct latent_args){.penalty = method.penalty,
+                                .lr = trainer_lr(config, step),
+                                .beta2 = config->beta2,
+                                .eps = config->eps,
+                                .step = step,
+                                .steps = config->steps,
+                                .interval = LATENT_INTERVAL};
+}
+
 int trainer_step(struct trainer *trainer, const struct refresh_observer *observer,
                  struct step_result *result, struct err *err)
 {
@@ -218,6 +301,9 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     if (rc != 0)
         return rc;
     loss /= (double)tokens;
+    struct latent_args latent = latent_args(trainer, step);
+    if (model->effective)
+        latent_gradient(model, &latent);
     double norm =
         sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, model->count));
     rc = check_finite("loss", loss, step, err);
@@ -236,6 +322,8 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
         args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
     trainer->optim->optimizer->step(trainer->optim, model, &args);
+    if (model->effective)
+        latent_update(model, &latent);
     trainer->step = step;
     trainer->tokens += tokens;
     *result = (struct step_result){

@@ -24,6 +24,7 @@ static void config_adapter(const struct job_spec *spec, struct adapter_shape *ou
 
 void config_shape(const struct job_spec *spec, struct model_shape *out)
 {
+    const struct method *method = method_find(spec->sparsity.method);
     bool sparse = strcmp(spec->sparsity.method, "dense") != 0;
     *out = (struct model_shape){
         .hidden = (size_t)spec->model.hidden,
@@ -38,6 +39,9 @@ void config_shape(const struct job_spec *spec, struct model_shape *out)
         .tie_embeddings = spec->model.tie_embeddings,
         .n = sparse ? (unsigned)spec->sparsity.n : 1,
         .m = sparse ? (unsigned)spec->sparsity.m : 1,
+        .layout = sparse && strcmp(spec->sparsity.layout, "block") == 0 ? NM_LAYOUT_BLOCK
+                                                                        : NM_LAYOUT_ROW,
+        .latent = method ? method->latent : MODEL_LATENT_NONE,
     };
     config_adapter(spec, &out->adapter);
 }
@@ -77,6 +81,8 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
         .temperature_end = spec->sparsity.temperature_end,
         .score = (enum score_rule)score,
         .repair = (enum repair_rule)repair,
+        .mpr = spec->sparsity.mpr,
+        .penalty = spec->sparsity.penalty,
     };
     return rc;
 }
@@ -120,11 +126,6 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
     if (rule_find(adapter_names, spec->adapter.name) < 0) {
         return err_set(err, ERR_UNSUPPORTED, "/adapter/name is \"%s\": not in this build",
                        spec->adapter.name);
-    }
-    if (strcmp(spec->sparsity.layout, "row") != 0) {
-        return err_set(err, ERR_UNSUPPORTED,
-                       "/sparsity/layout is \"%s\": this build has \"row\" only",
-                       spec->sparsity.layout);
     }
     if (batch % ranks != 0) {
         return err_set(err, ERR_INVALID, "/train/batch is %zu: not a multiple of the %zu ranks",

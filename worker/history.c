@@ -67,8 +67,10 @@ int history_create(struct history **out, const char *job, const struct model *mo
         history->folder = mem_strdup(folder);
         history->matrices = mem_zeroed(history->count + 1, sizeof *history->matrices);
         history->stats = mem_zeroed(history->count + 1, sizeof *history->stats);
+        history->first = mem_zeroed(history->count + 1, sizeof *history->first);
     }
-    if (!history || !history->folder || !history->matrices || !history->stats) {
+    if (!history || !history->folder || !history->matrices || !history->stats ||
+        !history->first) {
         history_destroy(history);
         return err_set(err, ERR_NO_MEMORY, "no memory for the history of masks");
     }
@@ -85,6 +87,7 @@ void history_destroy(struct history *history)
     free(history->folder);
     free(history->matrices);
     free(history->stats);
+    free(history->first);
     free(history->groups);
     free(history->codes);
     free(history);
@@ -140,16 +143,18 @@ static int groups_grow(struct history *history, struct err *err)
     return 0;
 }
 
-/* The observer: notes the groups of one matrix whose code is another now. Matrices come in the
- * model's order. */
+/* The observer: notes the groups of one matrix whose code is another now. Matrices come in any
+ * order. */
 static int observe_matrix(void *context, size_t target, const struct nm *w,
                           const uint16_t *codes_before, const struct refresh_stats *stats,
                           struct err *err)
 {
     struct history *history = context;
-    assert(target == history->seen && target < history->count);
-    struct topology_matrix *matrix = &history->matrices[history->seen];
-    history->stats[history->seen++] = *stats;
+    assert(target < history->count);
+    struct topology_matrix *matrix = &history->matrices[target];
+    history->stats[target] = *stats;
+    history->first[target] = history->used;
+    history->seen++;
     matrix->hash = stats->hash;
     matrix->count = 0;
     for (size_t group = 0; group < w->dout * nm_groups(w); group++) {
@@ -176,13 +181,11 @@ struct refresh_observer history_observer(struct history *history)
 
 int history_publish(struct history *history, size_t refresh, size_t step, struct err *err)
 {
-    size_t at = 0;
     assert(history->seen == history->count);
     for (size_t i = 0; i < history->count; i++) {
         struct topology_matrix *matrix = &history->matrices[i];
-        matrix->groups = history->groups + at;
-        matrix->codes = history->codes + at;
-        at += matrix->count;
+        matrix->groups = history->groups + history->first[i];
+        matrix->codes = history->codes + history->first[i];
     }
     history->seen = 0;
     history->used = 0;

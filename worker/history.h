@@ -13,6 +13,7 @@ struct history {
     size_t count;                     /* target matrices */
     struct topology_matrix *matrices; /* (count) of the refresh under way */
     struct refresh_stats *stats;      /* (count) */
+    size_t *first;                    /* (count) a matrix's place in groups and codes */
     size_t seen;                      /* matrices observed in this refresh */
     uint32_t *groups; /* (capacity) changed groups of all matrices, one after the other */
     uint16_t *codes;  /* (capacity) their new codes */

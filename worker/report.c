@@ -30,8 +30,8 @@ static int event_append(struct event_log *log, cJSON *object, struct err *err)
     return event_log_append(log, object, err);
 }
 
-/* Logical parameters of the model; *target gets those of the N:M matrices, *active the stored
- * ones of these. */
+/* Logical parameters of the model; *target gets those of the N:M matrices, *active those
+ * inside their masks. */
 static size_t count_parameters(const struct model *model, size_t *target, size_t *active)
 {
     size_t total = 0;
@@ -41,7 +41,8 @@ static size_t count_parameters(const struct model *model, size_t *target, size_t
         const struct param *param = &model->params[i];
         total += param->rows * param->cols;
         *target += param->target ? param->rows * param->cols : 0;
-        *active += param->target ? param->count : 0;
+        *active +=
+            param->target ? param->rows * param->cols / model->shape.m * model->shape.n : 0;
     }
     return total;
 }
@@ -120,6 +121,9 @@ static bool layer_add(cJSON *layers, const char *name, const struct refresh_stat
     event_add_number(layer, "density", stats->density);
     event_add_number(layer, "removed", (double)stats->removed);
     event_add_number(layer, "changed_groups", (double)stats->changed_groups);
+    if (stats->blocks > 0) {
+        event_add_number(layer, "changed_blocks", (double)stats->changed_blocks);
+    }
     event_add_number(layer, "flip_rate", stats->flip_rate);
     event_add_number(layer, "explored", stats->explored);
     if (stats->pattern_count > 0) {

@@ -149,6 +149,10 @@ int run_open(struct run *run, struct err *err)
     if (rc == 0) {
         rc = checkpoint_resume(run->trainer, run->checkpoints, &found, &skipped, err);
     }
+    if (rc == 0 && !found && run->spec.model.init_from.count > 0) {
+        rc = model_start(run->trainer->model, run->spec.model.init_from.items[0], err);
+        rc = run_agree(run, rc, err);
+    }
     if (rc == 0) {
         run->saved_step = found ? run->trainer->step : SIZE_MAX;
         rc = run->comm->rank == 0 ? open_report(run, found, &skipped, err) : 0;

@@ -18,8 +18,9 @@ struct submit_options {
 
 static void add_memory_row(struct table *table, const char *name, const cJSON *memory)
 {
-    static const char *const keys[] = {"weights",     "topology", "gradients", "optimizer",
-                                       "activations", "scratch",  "runtime",   "total"};
+    static const char *const keys[] = {"weights",   "latent",    "topology",
+                                       "gradients", "optimizer", "activations",
+                                       "scratch",   "runtime",   "total"};
     enum { KEYS = sizeof(keys) / sizeof(keys[0]) };
     char text[KEYS][FORMAT_TEXT_MAX];
     const char *cells[KEYS + 1] = {name};
@@ -31,9 +32,9 @@ static void add_memory_row(struct table *table, const char *name, const cJSON *m
 
 static void print_memory(const cJSON *estimate)
 {
-    static const char *const heads[] = {"memory of a rank", "weights",   "topology",
-                                        "gradients",        "optimizer", "activations",
-                                        "scratch",          "runtime",   "total"};
+    static const char *const heads[] = {
+        "memory of a rank", "weights",     "latent",  "topology", "gradients",
+        "optimizer",        "activations", "scratch", "runtime",  "total"};
     struct table table;
     table_init(&table, sizeof(heads) / sizeof(heads[0]), ~1U);
     table_row(&table, heads);

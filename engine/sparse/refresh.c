@@ -57,7 +57,8 @@ static size_t layout(char *block, const struct extent *e, const struct method_co
         r = &unused;
     struct refresh_scratch *s = &r->scratch;
     const bool ri = config->removal == REMOVAL_RI;
-    const bool ch = config->score != SCORE_RANDOM;
+    const bool ch = config->score == SCORE_CH2_L3N || config->score == SCORE_CH3_L3N;
+    const bool gradient = config->score == SCORE_GRADIENT;
     r->targets = take(block, &used, e->targets, sizeof *r->targets);
     r->explored = take(block, &used, e->explored, 1);
     s->cells = take(block, &used, e->positions, sizeof(uint64_t));
@@ -71,6 +72,7 @@ static size_t layout(char *block, const struct extent *e, const struct method_co
     s->col_bits = take(block, &used, ch ? e->col_words : 0, sizeof *s->col_bits);
     s->degree = take(block, &used, ch ? e->dim : 0, sizeof *s->degree);
     s->panel = take(block, &used, ch ? product(e->dim, REFRESH_PANEL) : 0, sizeof *s->panel);
+    s->gradient = take(block, &used, gradient ? e->positions : 0, sizeof *s->gradient);
     return size_round_up(used, MEM_ALIGN);
 }
 
@@ -129,8 +131,15 @@ int refresher_create(struct refresher **out, const struct method_config *config,
     struct extent e = {0};
     for (size_t i = 0; i < model->param_count; i++) {
         const struct nm *w = model->params[i].nm;
-        if (w)
-            extent_add(&e, w->dout, w->din, w->m, 1);
+        if (!w)
+            continue;
+        extent_add(&e, w->dout, w->din, w->m, 1);
+        if (w->layout == NM_LAYOUT_BLOCK && settled.mpr > 0)
+            return err_set(
+                err, ERR_INVALID,
+                "sparsity.mpr is %g: motif pattern revisitation is for the layout row; "
+                "in the layout block it must be 0",
+                settled.mpr);
     }
     if (e.targets == 0)
         return err_set(err, ERR_INVALID, "method %s: the model has no N:M matrix",
@@ -213,6 +222,17 @@ void refresh_rows(struct refresh_job *job, void (*fn)(void *job, size_t task, un
     pool_run(job->pool, ceil_div(job->w->dout, REFRESH_ROWS), fn, job);
 }
 
+bool refresh_lost(const struct refresh_job *job, size_t o, size_t g)
+{
+    const struct nm *w = job->w;
+    const size_t groups = nm_groups(w);
+    const size_t rows = w->layout == NM_LAYOUT_BLOCK ? NM_BLOCK : 1, first = o - o % rows;
+    for (size_t i = first * groups + g; i < (first + rows) * groups; i += groups)
+        if (job->scratch->survivors[i] != w->patterns->mask[w->codes[i]])
+            return true;
+    return false;
+}
+
 static int refresh_matrix(struct refresh_job *job, const struct refresh_observer *observer,
                           struct err *err)
 {
@@ -234,27 +254,48 @@ static int refresh_matrix(struct refresh_job *job, const struct refresh_observer
                             &stats, err);
 }
 
+static int run_target(struct refresher *refresher, size_t target, size_t step, size_t refresh,
+                      const struct refresh_observer *observer, struct err *err)
+{
+    assert(refresh > 0 && refresh <= UINT32_MAX);
+    struct nm *w = refresher->targets[target].param->nm;
+    struct refresh_job job = {
+        .refresher = refresher,
+        .scratch = &refresher->scratch,
+        .config = &refresher->config,
+        .pool = refresher->model->dev->pool,
+        .w = w,
+        .target = target,
+        .refresh = (uint32_t)refresh,
+        .temperature = refresher_temperature(refresher, step),
+        .remove = refresher_removed(refresher_zeta(refresher, step), nm_count(w)),
+    };
+    return refresh_matrix(&job, observer, err);
+}
+
 int refresher_run(struct refresher *refresher, size_t step, size_t refresh,
                   const struct refresh_observer *observer, struct err *err)
 {
-    assert(refresh > 0 && refresh <= UINT32_MAX);
-    const double zeta = refresher_zeta(refresher, step);
+    assert(!refresher->scratch.gradient);
     for (size_t t = 0; t < refresher->target_count; t++) {
-        struct nm *w = refresher->targets[t].param->nm;
-        struct refresh_job job = {
-            .refresher = refresher,
-            .scratch = &refresher->scratch,
-            .config = &refresher->config,
-            .pool = refresher->model->dev->pool,
-            .w = w,
-            .target = t,
-            .refresh = (uint32_t)refresh,
-            .temperature = refresher_temperature(refresher, step),
-            .remove = refresher_removed(zeta, nm_count(w)),
-        };
-        int rc = refresh_matrix(&job, observer, err);
+        int rc = run_target(refresher, t, step, refresh, observer, err);
         if (rc)
             return rc;
     }
     return 0;
+}
+
+real *refresher_gradient(struct refresher *refresher) { return refresher->scratch.gradient; }
+
+int refresher_run_matrix(struct refresher *refresher, const struct param *param, size_t step,
+                         size_t refresh, const struct refresh_observer *observer,
+                         struct err *err)
+{
+    size_t target = 0;
+    assert(refresher->scratch.gradient);
+    while (refresher->targets[target].param != param) {
+        target++;
+        assert(target < refresher->target_count);
+    }
+    return run_target(refresher, target, step, refresh, observer, err);
 }

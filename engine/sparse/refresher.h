@@ -40,6 +40,7 @@ struct refresh_scratch {
     uint64_t *col_bits;          /* (din, ceil(dout / 64)) */
     uint32_t *degree;            /* (max(dout, din)) */
     double *panel;               /* (max(dout, din), REFRESH_PANEL) */
+    real *gradient;              /* (dout, din): gradient scores only, else NULL */
 };
 
 struct refresher {
@@ -83,7 +84,11 @@ static inline size_t refresh_row_end(const struct refresh_job *job, size_t task)
 /* Fills survivors: the masks without the job->remove links of smallest key. */
 void removal_run(struct refresh_job *job);
 
-/* Fills scores at every position that is not a survivor's, in every group that lost a link. */
+/* True if the unit of the projection that holds group g of row o lost a link: the group, or in the block layout its block.
+ * Before the projection only. */
+bool refresh_lost(const struct refresh_job *job, size_t o, size_t g);
+
+/* Fills scores at every position that is not a survivor's, in every unit (group or block) that lost a link. */
 void score_run(struct refresh_job *job);
 
 /* Sets the codes: per group the legal pattern that holds all survivors and has the largest sum of scores over its other
@@ -93,6 +98,12 @@ void project_run(struct refresh_job *job);
 uint16_t project_group(const double *score, uint16_t survivors, unsigned n, unsigned m);
 /* The same without the pattern `barred` among the candidates; survivors has less than n columns. */
 uint16_t project_group_barred(const double *score, uint16_t survivors, uint16_t barred, unsigned n, unsigned m);
+
+/* The block layout: the index of the legal block that holds all survivors (bit 4 * row + column, part of a legal block) and has
+ * the largest sum of score (4, 4) over its other positions; of equal ones the lowest. Sums are in double, row by row: columns
+ * descending, then rows ascending.
+ * The old block is legal and holds the survivors, so that the rule "most survivors, then the largest sum" always keeps all. */
+size_t project_block(const double *score, uint16_t survivors, const struct block_table *blocks);
 
 /* Moves values and moments from codes_before to codes; new links get weight 0. Fills count, marks both masks explored. */
 void repair_run(struct refresh_job *job);

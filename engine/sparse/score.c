@@ -183,7 +183,7 @@ static void fill_ch(struct refresh_job *job)
 /* ---- chance ---- */
 
 /* Soft regrowth multiplies by U (CPAL 2026, 3.2.3); the random score is U itself. Only groups
- * that lost a link need it. */
+ * and blocks that lost a link need it. */
 static void apply_chance(void *context, size_t task, unsigned thread)
 {
     (void)thread;
@@ -195,7 +195,7 @@ static void apply_chance(void *context, size_t task, unsigned thread)
     double u[NM_M_MAX];
     for (size_t i = task * REFRESH_ROWS * groups; i < refresh_row_end(job, task) * groups;
          i++) {
-        if (job->scratch->survivors[i] == w->patterns->mask[w->codes[i]])
+        if (!refresh_lost(job, i / groups, i % groups))
             continue;
         double *score = (double *)job->scratch->cells + i * w->m;
         philox_uniform_fill(&stream, i * w->m, w->m, u);
@@ -204,10 +204,24 @@ static void apply_chance(void *context, size_t task, unsigned thread)
     }
 }
 
+/* ---- gradient (Evci et al. 2020) ---- */
+
+static void fill_gradient(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    struct refresh_job *job = context;
+    const size_t din = job->w->din, end = refresh_row_end(job, task) * din;
+    double *score = job->scratch->cells;
+    for (size_t i = task * REFRESH_ROWS * din; i < end; i++)
+        score[i] = fabs((double)job->scratch->gradient[i]);
+}
+
 void score_run(struct refresh_job *job)
 {
     const bool random = job->config->score == SCORE_RANDOM;
-    if (!random)
+    if (job->config->score == SCORE_GRADIENT)
+        refresh_rows(job, fill_gradient);
+    else if (!random)
         fill_ch(job);
     if (random || job->config->soft)
         refresh_rows(job, apply_chance);

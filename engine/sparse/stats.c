@@ -24,6 +24,22 @@ static void count_patterns(const struct nm *w, struct refresh_stats *stats)
         stats->patterns[w->codes[i]]++;
 }
 
+static void count_blocks(const struct refresh_job *job, struct refresh_stats *stats)
+{
+    const struct nm *w = job->w;
+    const size_t groups = nm_groups(w);
+    if (w->layout != NM_LAYOUT_BLOCK)
+        return;
+    stats->blocks = w->dout / NM_BLOCK * groups;
+    for (size_t o = 0; o < w->dout; o += NM_BLOCK)
+        for (size_t g = 0; g < groups; g++) {
+            bool changed = false;
+            for (size_t i = o * groups + g; i < (o + NM_BLOCK) * groups; i += groups)
+                changed |= w->codes[i] != job->scratch->codes_before[i];
+            stats->changed_blocks += changed;
+        }
+}
+
 void stats_fill(struct refresh_job *job, struct refresh_stats *stats)
 {
     const struct nm *w = job->w;
@@ -45,4 +61,5 @@ void stats_fill(struct refresh_job *job, struct refresh_stats *stats)
         .hash = nm_mask_hash(w),
     };
     count_patterns(w, stats);
+    count_blocks(job, stats);
 }

@@ -69,6 +69,8 @@ struct shape {
     uint64_t rank, gate; /* an adapter's; 0: none */
     uint64_t rows, context;
     bool tied;
+    bool latent; /* dense weights behind the masks */
+    bool scaled; /* and learned scales */
 };
 
 struct matrix {
@@ -91,6 +93,8 @@ static void shape_init(struct shape *shape, const struct job_spec *spec)
         .rows = (uint64_t)(spec->train.micro_batch * spec->train.context),
         .context = (uint64_t)spec->train.context,
         .tied = spec->model.tie_embeddings,
+        .latent = spec_latent(spec),
+        .scaled = strcmp(spec->sparsity.method, "cast") == 0,
     };
     if (strcmp(spec->adapter.name, "none") != 0)
         shape->rank = (uint64_t)spec->adapter.rank;
@@ -142,12 +146,26 @@ static uint64_t adapter_entries(const struct shape *shape, bool biases, uint64_t
     return mul(sum, shape->layers);
 }
 
-/* Entries of embedding, head and norms. */
+/* Learned scales, one for two groups of a row. */
+static uint64_t scale_entries(const struct shape *shape, uint64_t align)
+{
+    struct matrix kinds[KINDS];
+    uint64_t sum = 0;
+    target_matrices(shape, kinds);
+    for (size_t i = 0; i < KINDS && shape->scaled; i++) {
+        uint64_t entries = mul(kinds[i].dout, blocks(kinds[i].din / shape->m, 2));
+        sum = add(sum, mul(round_up(entries, align), kinds[i].times));
+    }
+    return mul(sum, shape->layers);
+}
+
+/* Entries of embedding, head, norms and scales. */
 static uint64_t other_entries(const struct shape *shape, uint64_t align)
 {
     uint64_t tables =
         mul(round_up(mul(shape->vocab, shape->hidden), align), shape->tied ? 1 : 2);
-    return add(tables, mul(round_up(shape->hidden, align), 2 * shape->layers + 1));
+    uint64_t norms = mul(round_up(shape->hidden, align), 2 * shape->layers + 1);
+    return add(add(tables, norms), scale_entries(shape, align));
 }
 
 /* Elements of an activation (rows, dim) in the slab. */
@@ -193,6 +211,7 @@ static uint64_t topology_bytes(const struct shape *shape)
         uint64_t links = round_up(mul(mul(groups, shape->n), 2), ALIGN_BYTES);
         uint64_t counts = mul(blocks(kinds[i].dout, PANEL), kinds[i].din);
         uint64_t pack = round_up(add(mul(links, 2), counts), ALIGN_BYTES);
+        pack = shape->latent ? 0 : pack; /* the products are dense */
         sum = add(sum, mul(add(mul(groups, CODE_BYTES), pack), kinds[i].times));
     }
     return mul(sum, shape->layers);
@@ -246,7 +265,8 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
         return 0;
     extent_init(&e, shape);
     bool ri = strcmp(spec->sparsity.removal, "ri") == 0;
-    bool ch = strcmp(spec->sparsity.score, "random") != 0;
+    bool gradient = strcmp(spec->sparsity.score, "gradient") == 0;
+    bool ch = !gradient && strcmp(spec->sparsity.score, "random") != 0;
     uint64_t dim = larger(e.dout, e.din);
     const uint64_t parts[] = {
         REFRESHER_BYTES,
@@ -263,6 +283,7 @@ static uint64_t refresh_bytes(const struct job_spec *spec, const struct shape *s
         ch ? mul(e.col_words, 8) : 0,
         ch ? mul(dim, 4) : 0,
         ch ? mul(dim, SCORE_PANEL * 8) : 0,
+        gradient ? mul(e.positions, REAL_BYTES) : 0,
     };
     uint64_t sum = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
@@ -314,10 +335,10 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
 {
     struct shape shape;
     shape_init(&shape, spec);
-    uint64_t slab = round_up(add(add(other_entries(&shape, ALIGN_ELEMENTS),
-                                     target_entries(&shape, shape.n, shape.m, ALIGN_ELEMENTS)),
-                                 adapter_entries(&shape, true, ALIGN_ELEMENTS)),
-                             ALIGN_ELEMENTS);
+    uint64_t n = shape.latent ? shape.m : shape.n; /* stored and multiplied by, of every m */
+    uint64_t targets = target_entries(&shape, n, shape.m, ALIGN_ELEMENTS);
+    uint64_t slab = add(add(other_entries(&shape, ALIGN_ELEMENTS), targets),
+                        adapter_entries(&shape, true, ALIGN_ELEMENTS));
     uint64_t dense = add(other_entries(&shape, 1), target_entries(&shape, 1, 1, 1));
     uint64_t stored =
         add(other_entries(&shape, 1), target_entries(&shape, shape.n, shape.m, 1));
@@ -329,11 +350,12 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
         .adapter_share = (double)adapter / (double)dense,
         .density = spec_density(spec),
         .tokens_per_step = mul((uint64_t)spec->train.batch, shape.context),
-        .flops_per_token = flops_per_token(&shape, shape.n, shape.m),
+        .flops_per_token = flops_per_token(&shape, n, shape.m),
         .flops_per_token_dense = flops_per_token(&shape, 1, 1),
         .memory =
             {
                 .weights = mul(slab, REAL_BYTES),
+                .latent = shape.latent ? mul(targets, REAL_BYTES) : 0,
                 .topology = topology_bytes(&shape),
                 .gradients = mul(slab, REAL_BYTES),
                 .optimizer =
@@ -345,7 +367,7 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
             },
     };
     out->memory.total =
-        add(add(add(out->memory.weights, out->memory.topology),
+        add(add(add(add(out->memory.weights, out->memory.latent), out->memory.topology),
                 add(out->memory.gradients, out->memory.optimizer)),
             add(add(out->memory.activations, out->memory.scratch), out->memory.runtime));
 }

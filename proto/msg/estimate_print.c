@@ -7,6 +7,7 @@ static cJSON *memory_object(const struct estimate *estimate)
 {
     cJSON *memory = cJSON_CreateObject();
     cJSON_AddNumberToObject(memory, "weights", (double)estimate->memory.weights);
+    cJSON_AddNumberToObject(memory, "latent", (double)estimate->memory.latent);
     cJSON_AddNumberToObject(memory, "topology", (double)estimate->memory.topology);
     cJSON_AddNumberToObject(memory, "gradients", (double)estimate->memory.gradients);
     cJSON_AddNumberToObject(memory, "optimizer", (double)estimate->memory.optimizer);

@@ -23,6 +23,7 @@ static void list_release(struct str_list *list)
 
 void spec_release(struct job_spec *spec)
 {
+    list_release(&spec->model.init_from);
     list_release(&spec->data.train);
     list_release(&spec->data.validation);
     spec_init(spec);

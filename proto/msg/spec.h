@@ -32,11 +32,12 @@ struct job_spec {
         char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none;
                                         gives the next five */
         int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
-        int64_t vocab;       /* tokenizer bytes: 257, else 32000 */
-        int64_t context;     /* 256 */
-        double rope_theta;   /* 10000 */
-        double norm_eps;     /* 1e-6 */
-        bool tie_embeddings; /* false */
+        int64_t vocab;             /* tokenizer bytes: 257, else 32000 */
+        int64_t context;           /* 256 */
+        double rope_theta;         /* 10000 */
+        double norm_eps;           /* 1e-6 */
+        bool tie_embeddings;       /* false */
+        struct str_list init_from; /* []; one folder: the weights to start from */
     } model;
     struct {
         struct str_list train;      /* required: files, folders, globs */
@@ -46,17 +47,20 @@ struct job_spec {
         char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | chts24 */
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | rigl | chts24 | chtsnm |
+                                         retrain | ste | srste | cast */
         int64_t n, m;                 /* 1, 4 */
-        char layout[OPT_STRING_MAX];  /* row */
+        char layout[OPT_STRING_MAX];  /* row | block */
         int64_t refresh_interval;     /* 100 steps */
         double refresh_until;         /* 0.75, share of steps: T_end */
         double zeta;                  /* 0.1 */
         char removal[OPT_STRING_MAX]; /* magnitude | ri */
         bool soft;                    /* true: soft removal and soft regrowth (chts24) */
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
-        char score[OPT_STRING_MAX];                /* ch2-l3n | ch3-l3n | random; set: random */
-        char state_repair[OPT_STRING_MAX];         /* changed | none | all */
+        char score[OPT_STRING_MAX]; /* ch2-l3n | ch3-l3n | random | gradient; set: random */
+        char state_repair[OPT_STRING_MAX]; /* changed | none | all */
+        double mpr;     /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
+        double penalty; /* srste: 1e-4, cast: 2e-4; others 0 */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX];  /* adamw | muon | tans */
@@ -132,6 +136,8 @@ void spec_print(const struct job_spec *spec, struct buf *out);
 double spec_density(const struct job_spec *spec);
 /* True if the method changes its masks while training (set, chts24). */
 bool spec_refreshes(const struct job_spec *spec);
+/* A dense weight behind every masked one: ste, srste, cast. */
+bool spec_latent(const struct job_spec *spec);
 
 /* The rows of all sections in order; *count gets their number. */
 const struct opt *spec_options(size_t *count);

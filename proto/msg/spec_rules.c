@@ -7,6 +7,24 @@
 
 static bool spec_is(const char *value, const char *name) { return strcmp(value, name) == 0; }
 
+/* The methods that have motif pattern revisitation. */
+static bool revisits(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "chtsnm") ||
+           spec_is(spec->sparsity.method, "retrain");
+}
+
+/* Cannistraci-Hebb training in any form. */
+static bool chts(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "chts24") || revisits(spec);
+}
+
+static bool block(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.layout, "block");
+}
+
 double spec_density(const struct job_spec *spec)
 {
     return spec_is(spec->sparsity.method, "dense")
@@ -14,9 +32,16 @@ double spec_density(const struct job_spec *spec)
                : (double)spec->sparsity.n / (double)spec->sparsity.m;
 }
 
+bool spec_latent(const struct job_spec *spec)
+{
+    return spec_is(spec->sparsity.method, "ste") || spec_is(spec->sparsity.method, "srste") ||
+           spec_is(spec->sparsity.method, "cast");
+}
+
 bool spec_refreshes(const struct job_spec *spec)
 {
-    return spec_is(spec->sparsity.method, "set") || spec_is(spec->sparsity.method, "chts24");
+    return spec_is(spec->sparsity.method, "set") || spec_is(spec->sparsity.method, "rigl") ||
+           chts(spec);
 }
 
 /* --- defaults --- */
@@ -82,24 +107,36 @@ static int64_t choose_micro_batch(int64_t count, int64_t context)
 void spec_complete(struct spec_draft *draft)
 {
     struct job_spec *spec = draft->spec;
-    bool chts = spec_is(spec->sparsity.method, "chts24");
     complete_shape(draft);
     if (!spec_given(draft, "/model/vocab")) {
         spec->model.vocab =
             spec_is(spec->data.tokenizer, "bytes") ? SPEC_VOCAB_BYTES : SPEC_VOCAB_TOKENS;
     }
     if (!spec_given(draft, "/sparsity/soft")) {
-        spec->sparsity.soft = chts;
+        spec->sparsity.soft = chts(spec);
     }
     if (!spec_given(draft, "/sparsity/score")) {
         snprintf(spec->sparsity.score, sizeof(spec->sparsity.score),
-                 spec_is(spec->sparsity.method, "set") ? "random" : "ch2-l3n");
+                 spec_is(spec->sparsity.method, "set")    ? "random"
+                 : spec_is(spec->sparsity.method, "rigl") ? "gradient"
+                                                          : "ch2-l3n");
     }
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
     }
     if (!spec_given(draft, "/optimizer/eps")) {
         spec->optimizer.eps = spec_is(spec->optimizer.name, "tans") ? 1e-5 : 1e-8;
+    }
+    if (!spec_given(draft, "/sparsity/mpr") && revisits(spec)) {
+        /* rho of preprint 202605.0851, appendix E */
+        spec->sparsity.mpr = block(spec)                                ? 0
+                             : 4 * spec->sparsity.n <= spec->sparsity.m ? 0.5
+                                                                        : 0.75;
+    }
+    if (!spec_given(draft, "/sparsity/penalty")) {
+        spec->sparsity.penalty = spec_is(spec->sparsity.method, "srste")  ? 1e-4
+                                 : spec_is(spec->sparsity.method, "cast") ? 2e-4
+                                                                          : 0;
     }
     if (!spec_given(draft, "/train/warmup")) {
         int64_t tenth = spec->train.steps / 10;
@@ -212,6 +249,34 @@ static void check_owners(struct spec_draft *draft)
     }
 }
 
+/* Every target's rows are whole blocks as well. */
+static void check_block(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    if (!SOUND(draft, "/sparsity/layout") || !block(spec)) {
+        return;
+    }
+    if (SOUND(draft, "/sparsity/m") && spec->sparsity.m != 4) {
+        spec_fault(draft, blame(draft, "/sparsity/m", "/sparsity/layout"),
+                   "the layout block has blocks of 4 x 4: m must be 4, got %" PRId64,
+                   spec->sparsity.m);
+    }
+    int64_t heads = spec->model.heads, hidden = spec->model.hidden;
+    if (SOUND(draft, "/model/hidden", "/model/heads", "/model/kv_heads") &&
+        hidden / heads * spec->model.kv_heads % 4 != 0) {
+        spec_fault(draft, blame(draft, "/model/kv_heads", "/model/heads"),
+                   "kv_heads * hidden / heads = %" PRId64
+                   " is not a multiple of 4, which the layout block needs",
+                   hidden / heads * spec->model.kv_heads);
+    }
+    if (SOUND(draft, "/sparsity/mpr") && spec->sparsity.mpr > 0) {
+        spec_fault(draft, "/sparsity/mpr",
+                   "motif pattern revisitation is for the layout row; in the layout block it "
+                   "must be 0, got %g",
+                   spec->sparsity.mpr);
+    }
+}
+
 static void check_sparsity(struct spec_draft *draft)
 {
     const struct job_spec *spec = draft->spec;
@@ -234,9 +299,15 @@ static void check_sparsity(struct spec_draft *draft)
                    "%" PRId64 " is not a multiple of sparsity.m %" PRId64,
                    spec->model.intermediate, m);
     }
+    check_block(draft);
+    if (SOUND(draft, "/model/init_from") && spec_is(spec->sparsity.method, "retrain") &&
+        spec->model.init_from.count == 0) {
+        spec_fault(draft, "/model/init_from", "required by the method retrain");
+    }
     if (SOUND(draft, "/sparsity/score") && spec_is(spec->sparsity.method, "set") &&
         !spec_is(spec->sparsity.score, "random")) {
-        spec_fault(draft, "/sparsity/score", "set regrows at random; %s belongs to chts24",
+        spec_fault(draft, "/sparsity/score",
+                   "set regrows at random; %s belongs to chts24, chtsnm and retrain",
                    spec->sparsity.score);
     }
 }

@@ -9,10 +9,11 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set", "chts24", NULL};
-static const char *const spec_layouts[] = {"row", NULL};
+static const char *const spec_methods[] = {"dense", "static", "set",   "rigl", "chts24",
+                                           "chtsnm", "retrain", "ste", "srste", "cast", NULL};
+static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
-static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", NULL};
+static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", "gradient", NULL};
 static const char *const spec_repairs[] = {"changed", "none", "all", NULL};
 static const char *const spec_adapters[] = {"none", "lora", "comolora", NULL};
 static const char *const spec_optimizers[] = {"adamw", "muon", "tans", NULL};
@@ -22,7 +23,11 @@ static const char *const spec_launchers[] = {"local", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
-static const char *const spec_refreshing[] = {"set", "chts24", NULL};
+static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm", "retrain", NULL};
+/* Of these, whose rules are options. */
+static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", "retrain", NULL};
+static const char *const spec_revisiting[] = {"chtsnm", "retrain", NULL};
+static const char *const spec_penalized[] = {"srste", "cast", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
@@ -63,6 +68,9 @@ static const struct opt spec_rows[] = {
     {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "1e-6", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
     {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
      "The output head uses the embedding's weights.", NULL},
+    {"/model/init_from", OPT_STRINGS, AT(model.init_from), "[]", 0, 1, NULL, "",
+     "Weights to start from: a checkpoint of a dense run, or a model folder (config.json and safetensors, ours or Hugging Face's LLaMA), "
+     "under the daemon's data roots, of this shape. A sparse method starts with the masks of largest magnitude. Empty: random weights.", NULL},
 
     {"/data/train", OPT_STRINGS, AT(data.train), NULL, 1, OPT_STRINGS_MAX, NULL, "",
      "Files, folders or globs under the daemon's data roots.", NULL},
@@ -76,12 +84,15 @@ static const struct opt spec_rows[] = {
      "auto: shards by their magic, and with the tokenizer bytes all else is text; arrays without a magic need raw-uint16 or raw-uint32.", NULL},
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
-     "dense: no mask; static: a random mask, never changed; set: random regrowth; chts24: Cannistraci-Hebb training with "
-     "soft removal and regrowth.", NULL},
+     "dense: no mask; static: a random mask, never changed; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
+     "soft removal and regrowth; chtsnm: the same with motif pattern revisitation; retrain: chtsnm from the weights of model.init_from. With a dense weight "
+     "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
+     "masked weights; cast: dense until the end, masked weights decay.", NULL},
     {"/sparsity/n", OPT_INT, AT(sparsity.n), "1", 1, 15, NULL, "weights", "Weights kept in each group of m; below m. dense keeps all.", NULL},
     {"/sparsity/m", OPT_INT, AT(sparsity.m), "4", 2, 16, NULL, "weights", "Length of a group along a row.", NULL},
     {"/sparsity/layout", OPT_ENUM, AT(sparsity.layout), "\"row\"", 0, 0, spec_layouts, "",
-     "row: exactly n in each group of m neighbours of a row.", NULL},
+     "row: exactly n in each group of m neighbours of a row; block: n in each row and each column of every 4x4 block (m = 4), "
+     "so that the transposed matrix is n:m too.", NULL},
     {"/sparsity/refresh_interval", OPT_INT, AT(sparsity.refresh_interval), "100", 1, STEPS_MAX, NULL, "steps",
      "Steps between two refreshes of the masks.", spec_refreshing},
     {"/sparsity/refresh_until", OPT_REAL, AT(sparsity.refresh_until), "0.75", 0, 1, NULL, "",
@@ -89,17 +100,25 @@ static const struct opt spec_rows[] = {
     {"/sparsity/zeta", OPT_REAL, AT(sparsity.zeta), "0.1", 0, 1, NULL, "",
      "Share of the links that the first refresh removes; falls along a cosine to 0 at refresh_until.", spec_refreshing},
     {"/sparsity/removal", OPT_ENUM, AT(sparsity.removal), "\"magnitude\"", 0, 0, spec_removals, "",
-     "What removal compares: magnitude, or ri: relative importance in row and column.", spec_refreshing},
+     "What removal compares: magnitude, or ri: relative importance in row and column.", spec_ruled},
     {"/sparsity/soft", OPT_BOOL, AT(sparsity.soft), "", 0, 0, NULL, "",
-     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24, false for set.", spec_refreshing},
+     "Removal and regrowth draw instead of cutting at a threshold. Default: true for chts24, chtsnm and retrain, false for set.", spec_ruled},
     {"/sparsity/temperature_start", OPT_REAL, AT(sparsity.temperature_start), "1", 0.01, 100, NULL, "",
-     "Temperature of the soft removal at the start.", spec_refreshing},
+     "Temperature of the soft removal at the start.", spec_ruled},
     {"/sparsity/temperature_end", OPT_REAL, AT(sparsity.temperature_end), "9", 0.01, 100, NULL, "",
-     "Temperature of the soft removal at refresh_until; linear between.", spec_refreshing},
+     "Temperature of the soft removal at refresh_until; linear between.", spec_ruled},
     {"/sparsity/score", OPT_ENUM, AT(sparsity.score), "", 0, 0, spec_scores, "",
-     "Score of regrowth. Default: ch2-l3n for chts24; set has random only.", spec_refreshing},
+     "Score of regrowth. gradient takes one matrix's dense gradient at a time, on refresh steps only. "
+     "Default: ch2-l3n for chts24, chtsnm and retrain; set has random only.", spec_ruled},
     {"/sparsity/state_repair", OPT_ENUM, AT(sparsity.state_repair), "\"changed\"", 0, 0, spec_repairs, "",
      "Which entries of the optimizer's state a refresh sets to zero: those whose link changed, none, or all.", spec_refreshing},
+    {"/sparsity/mpr", OPT_REAL, AT(sparsity.mpr), "", 0, 1, NULL, "",
+     "Motif pattern revisitation: probability that a group which lost a link may not take its old pattern again; 0: off. "
+     "For the layout row. "
+     "Default: 0.5 for n / m up to 1/4, else 0.75; 0 in the layout block.", spec_revisiting},
+    {"/sparsity/penalty", OPT_REAL, AT(sparsity.penalty), "", 0, 1, NULL, "",
+     "srste: what is added to the gradient of a masked weight, times the weight; cast: L1 decay of masked weights, over the root of "
+     "their second moment. Default: 1e-4 for srste, 2e-4 for cast.", spec_penalized},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "",
      "adamw; muon: orthogonalised momentum; tans: preconditioned Nesterov momentum blended with its orthogonalised form. muon and "

@@ -262,6 +262,7 @@ static void admission_reports_every_fault_with_its_field(void **state)
     snprintf(text, sizeof text,
              "{\"data\":{\"train\":[\"corpus.txt\",\"/etc/"
              "hostname\",\"missing.txt\",\"escape\",\"../token\",\"*.txt\",\"%s\"]},"
+             "\"model\":{\"init_from\":[\"/etc\"]},"
              "\"resources\":{\"ranks\":2,\"threads\":2},\"train\":{\"batch\":2}}",
              f->data);
     if (spec_parse(&spec, text, strlen(text), NULL, &err) != 0)
@@ -276,7 +277,8 @@ static void admission_reports_every_fault_with_its_field(void **state)
     assert_true(has_fault(&faults, "/data/train/2", "matches no file"));
     assert_true(has_fault(&faults, "/data/train/3", "not under a data root"));
     assert_true(has_fault(&faults, "/data/train/4", "not under a data root"));
-    assert_int_equal(faults.count, 5);
+    assert_true(has_fault(&faults, "/model/init_from/0", "not under a data root"));
+    assert_int_equal(faults.count, 6);
 }
 
 static void submit_under_a_known_key_makes_no_second_folder(void **state)

@@ -44,7 +44,7 @@ static inline struct model_shape golden_shape(const struct st_file *file, unsign
 static inline void *golden_data(const struct st_file *file, size_t *bytes, const char *prefix,
                                 const char *name)
 {
-    char full[ST_NAME_MAX];
+    char full[2 * ST_NAME_MAX];
     snprintf(full, sizeof full, "%s%s", prefix, name);
     const struct st_tensor *tensor = st_find(file, full);
     if (!tensor)

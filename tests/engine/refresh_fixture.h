@@ -29,8 +29,8 @@ static inline void fixture_repack(struct device *dev, struct nm *w)
 }
 
 /* shapes (count, 2): dout, din. Masks from the seed; weights, moments 0. A dense parameter comes first, as in a model. */
-static inline void fixture_init(struct fixture *f, unsigned n, unsigned m, size_t (*shapes)[2],
-                         size_t count, unsigned threads, uint64_t seed)
+static inline void fixture_init_layout(struct fixture *f, unsigned n, unsigned m, enum nm_layout layout,
+                                       size_t (*shapes)[2], size_t count, unsigned threads, uint64_t seed)
 {
     struct err err;
     memset(f, 0, sizeof *f);
@@ -48,7 +48,7 @@ static inline void fixture_init(struct fixture *f, unsigned n, unsigned m, size_
     model->count = 15;
     for (size_t t = 0; t < count; t++) {
         struct nm *w = &f->nms[t];
-        *w = (struct nm){.dout = shapes[t][0], .din = shapes[t][1], .n = n, .m = m, .patterns = model->patterns};
+        *w = (struct nm){.dout = shapes[t][0], .din = shapes[t][1], .n = n, .m = m, .layout = layout, .patterns = model->patterns};
         struct param *param = &f->params[t + 1];
         *param = (struct param){.rows = w->dout, .cols = w->din, .offset = model->count, .target = true};
         param->count = nm_count(w);
@@ -69,6 +69,12 @@ static inline void fixture_init(struct fixture *f, unsigned n, unsigned m, size_
         codes += f->nms[t].dout * nm_groups(&f->nms[t]);
         nm_init_mask(&f->nms[t], seed, (uint32_t)t);
     }
+}
+
+static inline void fixture_init(struct fixture *f, unsigned n, unsigned m, size_t (*shapes)[2],
+                                size_t count, unsigned threads, uint64_t seed)
+{
+    fixture_init_layout(f, n, m, NM_LAYOUT_ROW, shapes, count, threads, seed);
 }
 
 static inline void fixture_release(struct fixture *f)

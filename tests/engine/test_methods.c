@@ -17,10 +17,10 @@ static void registry_has_the_methods_of_the_job_spec(void **state)
     static const struct {
         const char *name;
         bool sparse, refreshes;
-    } rows[] = {{"dense", false, false},
-                {"static", true, false},
-                {"set", true, true},
-                {"chts24", true, true}};
+    } rows[] = {{"dense", false, false}, {"static", true, false}, {"set", true, true},
+                {"rigl", true, true},    {"chts24", true, true},  {"chtsnm", true, true},
+                {"retrain", true, true}, {"ste", true, false},    {"srste", true, false},
+                {"cast", true, false}};
     size_t count;
     const struct method *table = method_table(&count);
     assert_int_equal(count, sizeof rows / sizeof rows[0]);
@@ -49,6 +49,20 @@ static void set_fixes_hard_magnitude_removal_and_random_scores(void **state)
     assert_int_equal(config.removal, REMOVAL_RI);
     assert_int_equal(config.score, SCORE_CH3_L3N);
     assert_true(config.soft);
+}
+
+static void only_chtsnm_keeps_motif_pattern_revisitation(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        double mpr;
+    } rows[] = {{"set", 0}, {"rigl", 0}, {"chts24", 0}, {"chtsnm", 0.75}, {"retrain", 0.75}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct method_config config = {.name = rows[i].name, .mpr = 0.75};
+        method_settle(&config);
+        assert_true(config.mpr == rows[i].mpr);
+    }
 }
 
 static size_t one_matrix[1][2] = {{8, 16}};
@@ -147,9 +161,9 @@ static void refresher_is_refused_where_nothing_can_be_refreshed(void **state)
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
     assert_string_equal(err.text, "method static: never refreshes its masks");
     assert_null(refresher);
-    config.name = "rigl";
+    config.name = "magic";
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
-    assert_string_equal(err.text, "method rigl: unknown");
+    assert_string_equal(err.text, "method magic: unknown");
     config.name = "set";
     f.model.param_count = 1; /* the embedding alone */
     assert_int_equal(refresher_create(&refresher, &config, &f.model, &err), ERR_INVALID);
@@ -173,14 +187,14 @@ static void refresher_bytes_are_what_is_allocated(void **state)
                                       .context = 8,
                                       .n = 2,
                                       .m = 4};
-    static const char *const names[] = {"set", "chts24"};
-    for (size_t k = 0; k < 4; k++) {
-        const struct method_config config = {.name = names[k % 2],
+    static const char *const names[] = {"set", "chts24", "rigl"};
+    for (size_t k = 0; k < 6; k++) {
+        const struct method_config config = {.name = names[k % 3],
                                              .steps = 10,
                                              .interval = 1,
                                              .until = 1,
                                              .zeta = 0.5,
-                                             .removal = k < 2 ? REMOVAL_MAGNITUDE : REMOVAL_RI};
+                                             .removal = k < 3 ? REMOVAL_MAGNITUDE : REMOVAL_RI};
         const size_t bytes = refresher_bytes(&shape, &config);
         struct fixture f;
         struct refresher *refresher;
@@ -226,12 +240,15 @@ static void refresher_bytes_follow_the_documented_formula(void **state)
     assert_int_equal(refresher_bytes(&shape, &config), common + ch);
     config.removal = REMOVAL_RI;
     assert_int_equal(refresher_bytes(&shape, &config), common + ch + 2 * up((size_t)1376 * 8));
+    config.name = "rigl"; /* one dense gradient of one matrix */
+    assert_int_equal(refresher_bytes(&shape, &config), common + up(wide * sizeof(real)));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registry_has_the_methods_of_the_job_spec),
+        cmocka_unit_test(only_chtsnm_keeps_motif_pattern_revisitation),
         cmocka_unit_test(set_fixes_hard_magnitude_removal_and_random_scores),
         cmocka_unit_test(
             refresh_is_due_at_the_interval_until_t_end_and_not_after_the_last_step),

@@ -26,13 +26,15 @@ static size_t draw(struct philox *stream, size_t low, size_t high)
 static void random_case_init(struct random_case *c, uint64_t number)
 {
     struct philox stream = {.seed = number, .purpose = PHILOX_GENERATE};
+    static const char *const names[] = {"set", "chts24", "chts24", "chtsnm", "chtsnm"};
     struct err err;
     const unsigned m = (unsigned)draw(&stream, 2, NM_M_MAX);
     const unsigned n = (unsigned)draw(&stream, 1, m - 1);
     c->shape[0][0] = draw(&stream, 1, 70);
     c->shape[0][1] = m * draw(&stream, 1, 9);
     c->config = (struct method_config){
-        .name = draw(&stream, 0, 4) == 0 ? "set" : "chts24",
+        .name = names[draw(&stream, 0, 4)],
+        .mpr = (double)draw(&stream, 0, 4) / 4,
         .seed = number,
         .steps = STEPS,
         .interval = INTERVAL,
@@ -118,6 +120,8 @@ static void refresh_keeps_every_group_legal_and_every_survivor(void **state)
             assert_int_equal(left & ~now, 0); /* and all are in the new one */
             if (left == old)
                 assert_int_equal(w->codes[i], before.codes[i]);
+            else if (c.refresher->config.mpr == 1) /* its old pattern was no candidate */
+                assert_int_not_equal(w->codes[i], before.codes[i]);
             removed += (size_t)__builtin_popcount(old & ~left);
         }
         assert_int_equal(removed, before.stats.removed);

@@ -16,7 +16,7 @@ struct golden_case {
     unsigned n, m, bits;
     size_t shapes[FIXTURE_MATRICES_MAX][2];
     size_t count, refreshes;
-    double mpr; /* set past configure: no method of today has it */
+    enum nm_layout layout;
     char method[32], name[96];
 };
 
@@ -49,17 +49,20 @@ static enum score_rule score_of(const char *name)
  * matrix. */
 static bool read_case(FILE *file, struct golden_case *c)
 {
-    char removal[16], score[16];
+    char removal[16], score[16], layout[16];
     unsigned soft;
     memset(c, 0, sizeof *c);
     if (fscanf(file, " case %95[^\n]", c->name) != 1)
         return false;
     assert_int_equal(
-        fscanf(file, "%31s %lu %u %u %zu %zu %lf %lf %15s %u %lf %lf %15s %u %zu %zu %lf",
+        fscanf(file, "%31s %lu %u %u %zu %zu %lf %lf %15s %u %lf %lf %15s %u %zu %zu %lf %15s",
                c->method, &c->config.seed, &c->n, &c->m, &c->config.steps, &c->config.interval,
                &c->config.until, &c->config.zeta, removal, &soft, &c->config.temperature_start,
-               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes, &c->mpr),
-        17);
+               &c->config.temperature_end, score, &c->bits, &c->count, &c->refreshes,
+               &c->config.mpr, layout),
+        18);
+    assert_true(strcmp(layout, "row") == 0 || strcmp(layout, "block") == 0);
+    c->layout = strcmp(layout, "block") == 0 ? NM_LAYOUT_BLOCK : NM_LAYOUT_ROW;
     c->config.name = c->method;
     c->config.removal = removal_of(removal);
     c->config.score = score_of(score);
@@ -123,13 +126,13 @@ static size_t run_case(FILE *file, struct golden_case *c, unsigned threads)
     struct refresher *refresher;
     struct err err;
     size_t matrices = 0;
-    fixture_init(&f, c->n, c->m, c->shapes, c->count, threads, c->config.seed);
+    fixture_init_layout(&f, c->n, c->m, c->layout, c->shapes, c->count, threads,
+                        c->config.seed);
     for (size_t t = 0; t < c->count; t++) {
         assert_int_equal(fscanf(file, " matrix %*u %*u"), 0);
         assert_codes(file, &f.nms[t]);
     }
     assert_int_equal(refresher_create(&refresher, &c->config, &f.model, &err), 0);
-    refresher->config.mpr = c->mpr;
     for (size_t round = 1; round <= c->refreshes; round++) {
         struct check check = {.file = file, .f = &f, .c = c, .round = round};
         const struct refresh_observer observer = {.context = &check, .matrix = assert_matrix};
@@ -156,8 +159,8 @@ static void run_all(unsigned threads)
     }
     assert_int_equal(fgetc(file), EOF);
     fclose(file);
-    assert_int_equal(cases, 14);
-    assert_int_equal(matrices, 116);
+    assert_int_equal(cases, 19);
+    assert_int_equal(matrices, 160);
 }
 
 static void refresh_masks_equal_the_reference(void **state)

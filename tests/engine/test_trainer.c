@@ -22,10 +22,11 @@ static void loss_falls_on_repetitive_text(void **state)
     static const struct {
         const char *method;
         unsigned n, m;
-    } CASES[] = {{"dense", 1, 1}, {"static", 1, 4}, {"set", 2, 4}, {"chts24", 1, 4}};
+    } CASES[] = {
+        {"dense", 1, 1}, {"static", 1, 4}, {"set", 2, 4}, {"rigl", 2, 4}, {"chts24", 1, 4}};
     for (size_t d = 0; d < DEVICE_COUNT; d++) {
         /* The reference is slow: it takes the last method only. */
-        for (size_t c = d == 0 ? 3 : 0; c < sizeof CASES / sizeof CASES[0]; c++) {
+        for (size_t c = d == 0 ? 4 : 0; c < sizeof CASES / sizeof CASES[0]; c++) {
             struct world world;
             struct trainer_config config = config_of(CASES[c].method, CASES[c].n, CASES[c].m);
             config.batch = 4;
@@ -202,6 +203,29 @@ static void two_ranks_agree_with_each_other_and_with_one(void **state)
     assert_true(threads[0].eval_loss == threads[1].eval_loss);
     teardown(&one);
     teardown(&two);
+}
+
+/* The dense gradients of a refresh are summed over the ranks: all masks are the same. */
+static void gradient_refreshes_agree_over_ranks_and_threads(void **state)
+{
+    (void)state;
+    enum { STEPS = 20 };
+    struct world two, again;
+    struct thread threads[COMMS_MAX], others[COMMS_MAX];
+    struct trainer_config config = config_of("rigl", 1, 4);
+    setup(&two, &config, 2, "cpu", 1);
+    setup(&again, &config, 2, "cpu", 3);
+    run_ranks(&two, threads, STEPS);
+    run_ranks(&again, others, STEPS);
+    for (int r = 0; r < 2; r++) {
+        assert_int_equal(threads[r].code, 0);
+        assert_int_equal(threads[r].refreshes, 2);
+        assert_int_equal(threads[r].repaired, 0);
+        expect_equal_models(two.ranks[0].trainer->model, again.ranks[r].trainer->model);
+    }
+    expect_equal_models(two.ranks[0].trainer->model, two.ranks[1].trainer->model);
+    teardown(&two);
+    teardown(&again);
 }
 
 /* More gradients than one collective carries. */
@@ -400,6 +424,7 @@ int main(void)
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(micro_batches_do_not_change_the_loss),
         cmocka_unit_test(two_ranks_agree_with_each_other_and_with_one),
+        cmocka_unit_test(gradient_refreshes_agree_over_ranks_and_threads),
         cmocka_unit_test(every_gradient_of_a_large_model_is_summed),
         cmocka_unit_test(a_mask_that_differs_is_repaired_at_the_refresh),
         cmocka_unit_test(twenty_steps_follow_pytorch),

@@ -152,6 +152,53 @@ static void computed_defaults_follow_what_is_given(void **state)
     spec_release(&spec);
 }
 
+static void chtsnm_revisits_patterns_as_the_paper_does_by_default(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sparsity;
+        double mpr;
+    } rows[] = {{"\"n\":1,\"m\":4", 0.5},  {"\"n\":2,\"m\":4,\"layout\":\"block\"", 0},
+                {"\"n\":2,\"m\":4", 0.75}, {"\"n\":1,\"m\":3", 0.75},
+                {"\"n\":2,\"m\":8", 0.5},  {"\"n\":1,\"m\":4,\"mpr\":0.125", 0.125}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct job_spec spec;
+        char json[256];
+        snprintf(json, sizeof(json),
+                 "{\"data\":{\"train\":[\"a\"]},\"model\":{\"hidden\":48,\"intermediate\":48,"
+                 "\"layers\":1,\"heads\":2},\"sparsity\":{\"method\":\"chtsnm\",%s}}",
+                 rows[i].sparsity);
+        parse(&spec, json);
+        assert_true(spec.sparsity.mpr == rows[i].mpr);
+        assert_true(spec.sparsity.soft);
+        assert_string_equal(spec.sparsity.score, "ch2-l3n");
+        assert_true(spec_refreshes(&spec));
+        spec_release(&spec);
+    }
+}
+
+static void penalties_have_the_papers_values_by_default(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *method;
+        double penalty;
+    } rows[] = {{"srste", 1e-4}, {"cast", 2e-4}, {"ste", 0}, {"chts24", 0}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct job_spec spec;
+        char json[128];
+        snprintf(json, sizeof(json),
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"%s\"}}",
+                 rows[i].method);
+        parse(&spec, json);
+        assert_true(spec.sparsity.penalty == rows[i].penalty);
+        assert_true(spec_latent(&spec) == (i < 3));
+        assert_false(i < 3 && spec_refreshes(&spec));
+        assert_true(spec_density(&spec) == 0.25);
+        spec_release(&spec);
+    }
+}
+
 static void printing_and_parsing_again_gives_the_same_bytes(void **state)
 {
     (void)state;
@@ -168,6 +215,10 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\",\"n\":3,\"m\":8}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
+        "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"chtsnm\",\"mpr\":0.25}}",
+        "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"retrain\",\"n\":2},\"model\":"
+        "{"
+        "\"init_from\":[\"dense/model\"]}}",
         "{\"name\":\"n "
         "\\\"\xc3\xa9\\\\\",\"priority\":-3,\"model\":{\"hidden\":60,\"intermediate\":36,"
         "\"layers\":1,\"heads\":6,"
@@ -377,16 +428,40 @@ static const struct {
     {"{%s,\"optimizer\":{\"min_lr_ratio\":1.1}}",
      "/optimizer/min_lr_ratio: must be from 0 to 1, got 1.1\n"},
     {"{%s,\"optimizer\":{\"lr\":-1e-3}}", "/optimizer/lr: must be from 0 to 10, got -0.001\n"},
-    {"{%s,\"sparsity\":{\"layout\":\"block\"}}",
-     "/sparsity/layout: must be row, got \"block\"\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"blocks\"}}",
+     "/sparsity/layout: must be one of row, block, got \"blocks\"\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"block\",\"m\":8}}",
+     "/sparsity/m: the layout block has blocks of 4 x 4: m must be 4, got 8\n"},
+    {"{%s,\"sparsity\":{\"layout\":\"block\"},\"model\":{\"hidden\":24,\"intermediate\":40,"
+     "\"layers\":1,\"heads\":12,\"kv_heads\":1}}",
+     "/model/kv_heads: kv_heads * hidden / heads = 2 is not a multiple of 4, which the layout "
+     "block needs\n"},
+    {"{%s,\"sparsity\":{\"method\":\"chtsnm\",\"layout\":\"block\",\"mpr\":0.5}}",
+     "/sparsity/mpr: motif pattern revisitation is for the layout row; in the layout block it "
+     "must be 0, got 0.5\n"},
     {"{%s,\"sparsity\":{\"m\":17}}", "/sparsity/m: must be from 2 to 16, got 17\n"},
     {"{%s,\"sparsity\":{\"n\":2,\"m\":2}}", "/sparsity/n: n 2 must be below m 2\n"},
     {"{%s,\"sparsity\":{\"method\":\"dense\",\"zeta\":0.1}}",
-     "/sparsity/zeta: dense has no such option; it belongs to set, chts24\n"},
+     "/sparsity/zeta: dense has no such option; it belongs to set, rigl, chts24, chtsnm, "
+     "retrain\n"},
+    {"{%s,\"sparsity\":{\"method\":\"chts24\",\"mpr\":0.5}}",
+     "/sparsity/mpr: chts24 has no such option; it belongs to chtsnm, retrain\n"},
+    {"{%s,\"sparsity\":{\"method\":\"retrain\"}}",
+     "/model/init_from: required by the method retrain\n"},
+    {"{%s,\"model\":{\"init_from\":[\"a\",\"b\"]}}",
+     "/model/init_from: must have 0 to 1 items, got 2\n"},
+    {"{%s,\"sparsity\":{\"method\":\"rigl\",\"score\":\"gradient\"}}",
+     "/sparsity/score: rigl has no such option; it belongs to set, chts24, chtsnm, retrain\n"},
+    {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"gradient\"}}",
+     "/sparsity/score: set regrows at random; gradient belongs to chts24, chtsnm and "
+     "retrain\n"},
+    {"{%s,\"sparsity\":{\"method\":\"ste\",\"penalty\":0.5}}",
+     "/sparsity/penalty: ste has no such option; it belongs to srste, cast\n"},
     {"{%s,\"sparsity\":{\"method\":\"static\",\"score\":\"random\"}}",
-     "/sparsity/score: static has no such option; it belongs to set, chts24\n"},
+     "/sparsity/score: static has no such option; it belongs to set, chts24, chtsnm, "
+     "retrain\n"},
     {"{%s,\"sparsity\":{\"method\":\"set\",\"score\":\"ch2-l3n\"}}",
-     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24\n"},
+     "/sparsity/score: set regrows at random; ch2-l3n belongs to chts24, chtsnm and retrain\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":7}}",
      "/model/heads: hidden 512 is not a multiple of heads 7\n"},
     {"{%s,\"model\":{\"preset\":\"llama-60m\",\"heads\":512}}",
@@ -514,6 +589,8 @@ int main(void)
         cmocka_unit_test(smallest_job_gets_every_default),
         cmocka_unit_test(presets_have_the_shapes_of_the_paper_and_yield_to_given_fields),
         cmocka_unit_test(computed_defaults_follow_what_is_given),
+        cmocka_unit_test(chtsnm_revisits_patterns_as_the_paper_does_by_default),
+        cmocka_unit_test(penalties_have_the_papers_values_by_default),
         cmocka_unit_test(printing_and_parsing_again_gives_the_same_bytes),
         cmocka_unit_test(printed_job_has_every_row_that_applies_and_its_value),
         cmocka_unit_test(options_of_the_optimizers_have_their_own_defaults),

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""A slow second implementation of the refresh, row layout, with its own Philox: writes tests/golden/refresh_masks.txt.
+"""A slow second implementation of the refresh, row and block layout, with its own Philox: writes tests/golden/refresh_masks.txt.
 
 Nothing here shares code or data structures with engine/sparse: masks are dense 0/1 arrays, products are dense integer
-products, the projection tries every legal pattern with exact integers. Run it without arguments from the repository's
-root to write the file anew; `--check` compares instead.
+products, the projection tries every legal pattern with exact integers. Run it without arguments to write the file anew; `--check` compares instead.
 
 The weights before refresh r are not trained but drawn: at dense position i of matrix t, with B bits,
     ((word(INIT_WEIGHT, t, r, i) >> (32 - B)) - 2^(B-1)) / 2^(B-1),
 which float holds exactly. Few bits give equal and zero magnitudes. test_refresh_golden.c draws the same.
 """
+import functools
 import itertools
 import math
+import os
 import sys
 
 import numpy as np
@@ -40,24 +41,51 @@ def uniform(*where):
     return (word(*where) + 0.5) / 2.0**32
 
 
+@functools.lru_cache(maxsize=None)
 def legal_patterns(n, m):
     """Column tuples in the order of their bit masks: place = code."""
     tuples = itertools.combinations(range(m), n)
     return sorted(tuples, key=lambda cols: sum(1 << c for c in cols))
 
 
-def initial_mask(seed, t, dout, din, n, m):
+@functools.lru_cache(maxsize=None)
+def legal_blocks(n):
+    """4x4 arrays with n ones in every row and column, in the order of their bit masks (bit 4 row + column)."""
+    blocks = []
+    for ones in itertools.combinations(range(16), 4 * n):
+        block = np.zeros(16, dtype=np.int64)
+        block[list(ones)] = 1
+        block = block.reshape(4, 4)
+        if (block.sum(axis=0) == n).all() and (block.sum(axis=1) == n).all():
+            blocks.append((sum(1 << i for i in ones), block))
+    blocks.sort(key=lambda b: b[0])
+    return [block for _, block in blocks]
+
+
+assert [len(legal_blocks(n)) for n in (1, 2, 3)] == [24, 90, 24]
+
+
+def below(seed, t, index, count):
+    attempt = 0
+    while True:
+        product = word(seed, INIT_MASK, t, attempt, index) * count
+        if product & MASK32 >= (1 << 32) % count:
+            return product >> 32
+        attempt += 1
+
+
+def initial_mask(seed, t, dout, din, n, m, layout):
+    mask = np.zeros((dout, din), dtype=np.int64)
+    if layout == "block":
+        blocks = legal_blocks(n)
+        for index in range(dout // 4 * (din // 4)):
+            o, first = index // (din // 4) * 4, index % (din // 4) * 4
+            mask[o:o + 4, first:first + 4] = blocks[below(seed, t, index, len(blocks))]
+        return mask
     patterns = legal_patterns(n, m)
-    count, mask = len(patterns), np.zeros((dout, din), dtype=np.int64)
     for group in range(dout * din // m):
-        attempt = 0
-        while True:
-            product = word(seed, INIT_MASK, t, attempt, group) * count
-            if product & MASK32 >= (1 << 32) % count:
-                break
-            attempt += 1
         o, first = divmod(group * m, din)
-        mask[o, [first + c for c in patterns[product >> 32]]] = 1
+        mask[o, [first + c for c in patterns[below(seed, t, group, len(patterns))]]] = 1
     return mask
 
 
@@ -130,6 +158,31 @@ def scores_of(case, t, rnd, left):
     return scores * np.array(chance) if case["soft"] else scores
 
 
+def exact_integer(x):
+    numerator, denominator = float(x).as_integer_ratio()
+    assert (1 << 200) % denominator == 0
+    return numerator * ((1 << 200) // denominator)
+
+
+def projected_blocks(case, left, before, scores):
+    """The literal rule: most survivors, then the largest sum of scores (exact), then the lowest index."""
+    blocks = legal_blocks(case["n"])
+    after = before.copy()
+    for o in range(0, left.shape[0], 4):
+        for first in range(0, left.shape[1], 4):
+            place = (slice(o, o + 4), slice(first, first + 4))
+            if (left[place] == before[place]).all():
+                continue
+            exact = [[exact_integer(x) for x in row] for row in scores[place]]
+            rank = []
+            for block in blocks:
+                total = sum(exact[r][c] for r in range(4) for c in range(4) if block[r, c] and not left[place][r, c])
+                rank.append((int((block * left[place]).sum()), total))
+            after[place] = blocks[rank.index(max(rank))]
+            assert (after[place] >= left[place]).all()
+    return after
+
+
 def projected(case, t, rnd, left, before, scores):
     """Step 4, 5 and 6 by trying every pattern: survivors are worth more than all scores together, in exact integers."""
     n, m = case["n"], case["m"]
@@ -142,9 +195,7 @@ def projected(case, t, rnd, left, before, scores):
                 continue
             exact = []
             for c in range(first, first + m):
-                numerator, denominator = float(scores[o, c]).as_integer_ratio()
-                exact.append(numerator * ((1 << 200) // denominator))
-                assert (1 << 200) % denominator == 0
+                exact.append(exact_integer(scores[o, c]))
             boost = sum(exact) + 1
             worth = [exact[c] + boost * int(left[o, first + c]) for c in range(m)]
             candidates = patterns
@@ -165,8 +216,8 @@ def codes_of(mask, n, m):
 
 
 def case(name, method, n, m, shapes, score, removal="magnitude", soft=True, bits=24, zeta=0.3, seed=1, refreshes=4,
-         mpr=0.0):
-    return dict(name=name, method=method, n=n, m=m, shapes=shapes, score=score, removal=removal, soft=soft, bits=bits,
+         mpr=0.0, layout="row"):
+    return dict(layout=layout, name=name, method=method, n=n, m=m, shapes=shapes, score=score, removal=removal, soft=soft, bits=bits,
                 zeta=zeta, seed=seed, refreshes=refreshes, mpr=mpr, steps=100, interval=15, until=0.75, t0=1.0, t1=9.0)
 
 
@@ -182,10 +233,16 @@ CASES = [
     case("7:16 soft ch2", "chts24", 7, 16, [(10, 48)], "ch2-l3n", refreshes=2),
     case("1:4 everything dropped", "chts24", 1, 4, [(12, 16)], "ch2-l3n", zeta=1.0),
     case("1:4 one row, one group", "chts24", 1, 4, [(1, 4), (1, 64), (65, 4)], "ch2-l3n", zeta=0.9),
-    case("1:4 soft ch2 with revisitation", "chts24", 1, 4, [(40, 24), (16, 68)], "ch2-l3n", mpr=0.5, seed=12),
-    case("2:4 hard ch3 with ties, always another pattern", "chts24", 2, 4, [(30, 32), (9, 64)], "ch3-l3n", soft=False,
+    case("1:4 soft ch2 with revisitation", "chtsnm", 1, 4, [(40, 24), (16, 68)], "ch2-l3n", mpr=0.5, seed=12),
+    case("2:4 hard ch3 with ties, always another pattern", "chtsnm", 2, 4, [(30, 32), (9, 64)], "ch3-l3n", soft=False,
          bits=3, mpr=1.0),
-    case("5:8 random with revisitation", "set", 5, 8, [(20, 40)], "random", soft=False, mpr=0.75, zeta=0.6),
+    case("5:8 random with revisitation", "chtsnm", 5, 8, [(20, 40)], "random", soft=False, mpr=0.75, zeta=0.6),
+    case("1:4 block, soft ch2", "chtsnm", 1, 4, [(16, 16), (40, 24), (24, 68)], "ch2-l3n", layout="block", zeta=0.6, seed=5),
+    case("2:4 block, soft ch3", "chts24", 2, 4, [(16, 16), (36, 72), (4, 64), (64, 4)], "ch3-l3n", layout="block", zeta=0.7),
+    case("2:4 block, hard ri ch2 with ties", "chts24", 2, 4, [(40, 24), (12, 32)], "ch2-l3n", removal="ri", soft=False,
+         bits=3, layout="block", zeta=0.8, seed=31),
+    case("2:4 block, everything dropped, hard", "chts24", 2, 4, [(12, 16)], "ch3-l3n", soft=False, layout="block", zeta=1.0),
+    case("3:4 block, set", "set", 3, 4, [(16, 32)], "random", soft=False, layout="block", zeta=0.5, bits=4),
 ]
 
 
@@ -193,10 +250,10 @@ def run_case(c, out):
     out.append(f"case {c['name']}")
     out.append(f"{c['method']} {c['seed']} {c['n']} {c['m']} {c['steps']} {c['interval']} {c['until']} {c['zeta']} "
                f"{c['removal']} {int(c['soft'])} {c['t0']} {c['t1']} {c['score']} {c['bits']} "
-               f"{len(c['shapes'])} {c['refreshes']} {c['mpr']}")
+               f"{len(c['shapes'])} {c['refreshes']} {c['mpr']} {c['layout']}")
     masks, seen = [], []
     for t, (dout, din) in enumerate(c["shapes"]):
-        masks.append(initial_mask(c["seed"], t, dout, din, c["n"], c["m"]))
+        masks.append(initial_mask(c["seed"], t, dout, din, c["n"], c["m"], c["layout"]))
         seen.append(masks[-1].copy())
         out.append(f"matrix {dout} {din}")
         out.append(" ".join(map(str, codes_of(masks[-1], c["n"], c["m"]))))
@@ -206,7 +263,11 @@ def run_case(c, out):
             before = masks[t]
             weights = drawn_weights(c["seed"], t, rnd, dout, din, c["bits"])
             left, removed = survivors_of(c, t, rnd, step, weights, before)
-            after = projected(c, t, rnd, left, before, scores_of(c, t, rnd, left))
+            scores = scores_of(c, t, rnd, left)
+            if c["layout"] == "block":
+                after = projected_blocks(c, left, before, scores)
+            else:
+                after = projected(c, t, rnd, left, before, scores)
             assert (after.reshape(-1, c["m"]).sum(axis=1) == c["n"]).all() and (after >= left).all()
             seen[t] |= after
             changed = int((after != before).reshape(-1, c["m"]).any(axis=1).sum())
@@ -218,6 +279,7 @@ def run_case(c, out):
 
 
 def main():
+    os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
     assert philox4x32((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)) == [
         0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
     out = []

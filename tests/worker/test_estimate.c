@@ -56,6 +56,21 @@ static const char *const JOBS[] = {
     "\"name\":\"tans\",\"age_correction\":true}}",
     "{\"data\":{\"train\":[\"a.txt\"]},\"adapter\":{\"name\":\"lora\"},\"optimizer\":{"
     "\"name\":\"tans\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"chtsnm\",\"layout\":"
+    "\"block\",\"n\":"
+    "2}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":24,\"intermediate\":36,\"layers\":"
+    "2,\"heads\":2,\"vocab\":300},"
+    "\"sparsity\":{\"method\":\"ste\",\"n\":2,\"m\":4},\"train\":{\"batch\":1}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"hidden\":40,\"intermediate\":72,\"layers\":"
+    "1,\"heads\":4,\"kv_heads\":2,"
+    "\"tie_embeddings\":true},\"sparsity\":{\"method\":\"cast\",\"n\":1,\"m\":8},\"train\":{"
+    "\"batch\":1}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"rigl\",\"n\":2}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"chtsnm\",\"score\":"
+    "\"gradient\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"srste\",\"layout\":\"block\"}"
+    "}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
@@ -89,6 +104,7 @@ static void memory_equals_what_the_engine_takes(void **state)
         size_t rows = f.config.micro_batch * f.config.context;
         size_t buffers = rows * (2 * sizeof(int32_t) + sizeof(real)); /* the trainer's own */
         assert_int_equal(e->memory.weights, f.bytes.weights);
+        assert_int_equal(e->memory.latent, f.bytes.latent);
         assert_int_equal(e->memory.topology, f.bytes.codes + f.bytes.packs);
         assert_int_equal(e->memory.gradients, f.bytes.gradients);
         assert_int_equal(e->memory.optimizer,
@@ -97,10 +113,10 @@ static void memory_equals_what_the_engine_takes(void **state)
         assert_int_equal(e->memory.activations, f.bytes.activations + buffers);
         assert_int_equal(e->memory.scratch,
                          f.bytes.scratch + refresher_bytes(&f.config.shape, &f.config.method));
-        assert_int_equal(e->memory.total, e->memory.weights + e->memory.topology +
-                                              e->memory.gradients + e->memory.optimizer +
-                                              e->memory.activations + e->memory.scratch +
-                                              e->memory.runtime);
+        assert_int_equal(e->memory.total, e->memory.weights + e->memory.latent +
+                                              e->memory.topology + e->memory.gradients +
+                                              e->memory.optimizer + e->memory.activations +
+                                              e->memory.scratch + e->memory.runtime);
         spec_release(&f.spec);
     }
 }
@@ -130,6 +146,31 @@ static void parameters_equal_the_models(void **state)
         assert_true(f.estimate.adapter_share == (double)adapter / (double)(logical - adapter));
         model_destroy(model);
         device_destroy(dev);
+        spec_release(&f.spec);
+    }
+}
+
+/* Issue: a dense latent weight shows in the dry run, and only there where it is. */
+static void only_latent_methods_take_memory_for_dense_weights(void **state)
+{
+    (void)state;
+    static const char *const METHODS[] = {"dense",  "static", "set",   "rigl", "chts24",
+                                          "chtsnm", "ste",    "srste", "cast"};
+    uint64_t sparse = 0;
+    for (size_t i = 0; i < sizeof METHODS / sizeof METHODS[0]; i++) {
+        struct fixture f;
+        char json[128];
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"%s\"}}",
+                 METHODS[i]);
+        setup(&f, json);
+        const size_t dense = sizeof(real) * 8 * (4 * 512 * 512 + 3 * (size_t)512 * 1376);
+        sparse = i == 1 ? f.estimate.memory.weights : sparse;
+        assert_int_equal(f.estimate.memory.latent, i < 6 ? 0 : dense);
+        if (i >= 6)
+            assert_true(f.estimate.memory.weights >= sparse + dense / 4 * 3 &&
+                        f.estimate.flops_per_token == f.estimate.flops_per_token_dense &&
+                        f.estimate.density == 0.25);
         spec_release(&f.spec);
     }
 }
@@ -223,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_equals_what_the_engine_takes),
         cmocka_unit_test(parameters_equal_the_models),
+        cmocka_unit_test(only_latent_methods_take_memory_for_dense_weights),
         cmocka_unit_test(flops_follow_density),
         cmocka_unit_test(an_adapter_is_counted_as_a_share),
         cmocka_unit_test(printed_estimate_compares_densities),

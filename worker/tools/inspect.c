@@ -20,8 +20,9 @@ enum { PATTERNS_SHOWN_MAX = 16, JSON_MAX = 64 << 20 };
 struct matrix_report {
     char name[ST_NAME_MAX];
     size_t rows, cols;
-    size_t active;  /* codes: stored links; dense: weights that are not zero */
-    size_t illegal; /* groups with more than n links */
+    size_t active;          /* codes: stored links; dense: weights that are not zero */
+    size_t illegal;         /* groups with more than n links */
+    size_t illegal_columns; /* layout block: columns of a block with more than n links */
     size_t dead_columns;
     size_t patterns[PATTERNS_SHOWN_MAX]; /* groups per code */
     size_t pattern_count;                /* 0: not counted */
@@ -30,9 +31,15 @@ struct matrix_report {
 
 struct inspection {
     const struct pattern_table *table; /* NULL: no N:M asked for */
+    enum nm_layout layout;
     struct matrix_report *items;
     size_t count, capacity;
     size_t parameters; /* of all tensors, logical */
+};
+
+struct column {
+    bool alive;
+    unsigned links; /* in the rows of the block so far */
 };
 
 static int matrix_add(struct inspection *all, struct matrix_report **out, const char *name,
@@ -56,10 +63,13 @@ static int matrix_add(struct inspection *all, struct matrix_report **out, const 
     return 0;
 }
 
-/* Takes in one group's mask. alive: (cols) of the matrix. */
-static void group_add(struct matrix_report *report, const struct pattern_table *table,
-                      unsigned mask, bool *alive)
+/* Takes in the mask of group number `group`. columns: (cols) of the matrix. */
+static void group_add(struct matrix_report *report, const struct inspection *all, size_t group,
+                      unsigned mask, struct column *columns)
 {
+    const struct pattern_table *table = all->table;
+    const size_t groups = report->cols / table->m, row = group / groups;
+    struct column *column = columns + group % groups * table->m;
     unsigned links = (unsigned)__builtin_popcount(mask);
     report->active += links;
     report->illegal += links > table->n;
@@ -68,17 +78,20 @@ static void group_add(struct matrix_report *report, const struct pattern_table *
         report->patterns[table->code_of[mask]]++;
     }
     for (unsigned j = 0; j < table->m; j++) {
-        alive[j] |= mask >> j & 1u;
+        column[j].links = (row % NM_BLOCK == 0 ? 0 : column[j].links) + (mask >> j & 1u);
+        column[j].alive |= mask >> j & 1u;
+        report->illegal_columns += all->layout == NM_LAYOUT_BLOCK &&
+                                   row % NM_BLOCK == NM_BLOCK - 1 && column[j].links > table->n;
     }
 }
 
-/* Counts the columns without any link and frees alive. */
-static void dead_count(struct matrix_report *report, bool *alive)
+/* Counts the columns without any link and frees columns. */
+static void dead_count(struct matrix_report *report, struct column *columns)
 {
     for (size_t i = 0; i < report->cols; i++) {
-        report->dead_columns += !alive[i];
+        report->dead_columns += !columns[i].alive;
     }
-    free(alive);
+    free(columns);
 }
 
 static int inspect_codes(struct inspection *all, const struct model *model, struct err *err)
@@ -92,21 +105,20 @@ static int inspect_codes(struct inspection *all, const struct model *model, stru
             continue;
         }
         rc = matrix_add(all, &report, param->name, param->rows, param->cols, err);
-        if (rc == 0 && !param->nm) {
+        const struct nm *w = param->nm ? param->nm : param->latent;
+        if (rc == 0 && !w) {
             report->active = param->count;
             continue;
         }
-        bool *alive = rc == 0 ? mem_zeroed(param->cols, sizeof *alive) : NULL;
-        if (rc == 0 && !alive) {
+        struct column *columns = rc == 0 ? mem_zeroed(param->cols, sizeof *columns) : NULL;
+        if (rc == 0 && !columns) {
             rc = err_set(err, ERR_NO_MEMORY, "no memory to inspect %s", param->name);
         }
-        const struct nm *w = param->nm;
         for (size_t group = 0; rc == 0 && group < w->dout * nm_groups(w); group++) {
-            group_add(report, w->patterns, w->patterns->mask[w->codes[group]],
-                      alive + group % nm_groups(w) * w->m);
+            group_add(report, all, group, w->patterns->mask[w->codes[group]], columns);
         }
         if (rc == 0) {
-            dead_count(report, alive);
+            dead_count(report, columns);
         }
     }
     return rc;
@@ -134,9 +146,13 @@ static int dense_matrix(struct inspection *all, const struct st_file *file,
         return err_set(err, ERR_INVALID, "%s: %zu columns are no multiple of m = %u",
                        tensor->name, cols, m);
     }
+    if (all->layout == NM_LAYOUT_BLOCK && rows % NM_BLOCK != 0) {
+        return err_set(err, ERR_INVALID, "%s: %zu rows are no multiple of %d, a block's side",
+                       tensor->name, rows, NM_BLOCK);
+    }
     int rc = matrix_add(all, &report, tensor->name, rows, cols, err);
-    bool *alive = rc == 0 ? mem_zeroed(cols, sizeof *alive) : NULL;
-    if (rc != 0 || !alive) {
+    struct column *columns = rc == 0 ? mem_zeroed(cols, sizeof *columns) : NULL;
+    if (rc != 0 || !columns) {
         return rc != 0 ? rc
                        : err_set(err, ERR_NO_MEMORY, "no memory to inspect %s", tensor->name);
     }
@@ -147,13 +163,13 @@ static int dense_matrix(struct inspection *all, const struct st_file *file,
             mask |= (model_source_entry(data, tensor->type, group * m + j) != 0 ? 1u : 0u) << j;
         }
         if (all->table) {
-            group_add(report, all->table, mask, alive + group % (cols / m) * m);
+            group_add(report, all, group, mask, columns);
         } else {
             report->active += mask;
-            alive[group % cols] |= mask != 0;
+            columns[group % cols].alive |= mask != 0;
         }
     }
-    dead_count(report, alive);
+    dead_count(report, columns);
     return 0;
 }
 
@@ -190,7 +206,7 @@ static struct inspect_totals totals(const struct inspection *all)
     for (size_t i = 0; i < all->count; i++) {
         sum.active += all->items[i].active;
         sum.size += all->items[i].rows * all->items[i].cols;
-        sum.illegal += all->items[i].illegal;
+        sum.illegal += all->items[i].illegal + all->items[i].illegal_columns;
     }
     return sum;
 }
@@ -200,7 +216,7 @@ static double share(size_t part, size_t whole)
     return whole > 0 ? (double)part / (double)whole : 0;
 }
 
-static cJSON *matrix_json(const struct matrix_report *report, bool legality)
+static cJSON *matrix_json(const struct matrix_report *report, const struct inspection *all)
 {
     cJSON *item = cJSON_CreateObject();
     cJSON_AddStringToObject(item, "name", report->name);
@@ -208,8 +224,11 @@ static cJSON *matrix_json(const struct matrix_report *report, bool legality)
     cJSON_AddNumberToObject(item, "cols", (double)report->cols);
     cJSON_AddNumberToObject(item, "density",
                             share(report->active, report->rows * report->cols));
-    if (legality) {
+    if (all->table) {
         cJSON_AddNumberToObject(item, "illegal_groups", (double)report->illegal);
+        if (all->layout == NM_LAYOUT_BLOCK) {
+            cJSON_AddNumberToObject(item, "illegal_columns", (double)report->illegal_columns);
+        }
         cJSON_AddNumberToObject(item, "short_groups", (double)report->other);
     }
     if (report->pattern_count > 0) {
@@ -257,11 +276,12 @@ static void print_json(const struct inspection *all, const char *path,
     if (all->table) {
         cJSON_AddNumberToObject(root, "n", all->table->n);
         cJSON_AddNumberToObject(root, "m", all->table->m);
+        cJSON_AddStringToObject(root, "layout", nm_layout_names[all->layout]);
         cJSON_AddBoolToObject(root, "legal", sum.illegal == 0);
     }
     cJSON *matrices = cJSON_AddArrayToObject(root, "matrices");
     for (size_t i = 0; i < all->count; i++) {
-        cJSON_AddItemToArray(matrices, matrix_json(&all->items[i], all->table != NULL));
+        cJSON_AddItemToArray(matrices, matrix_json(&all->items[i], all));
     }
     buf_init(&text, JSON_MAX);
     json_print(root, &text);
@@ -289,6 +309,9 @@ static void print_text(const struct inspection *all, const char *path,
         if (all->table) {
             printf(" illegal groups %zu", r->illegal);
         }
+        if (all->table && all->layout == NM_LAYOUT_BLOCK) {
+            printf(" illegal columns of blocks %zu", r->illegal_columns);
+        }
         for (size_t p = 0; p < r->pattern_count; p++) {
             printf("%s%zu", p == 0 ? " patterns " : " ", r->patterns[p]);
         }
@@ -297,19 +320,28 @@ static void print_text(const struct inspection *all, const char *path,
     printf("parameters %zu, active %zu, density of the target matrices %.4f\n", all->parameters,
            all->parameters - sum.size + sum.active, share(sum.active, sum.size));
     if (all->table) {
-        printf("%u:%u %s\n", all->table->n, all->table->m,
-               sum.illegal == 0 ? "legal in every group" : "NOT legal");
+        printf("%u:%u %s, %s\n", all->table->n, all->table->m, nm_layout_names[all->layout],
+               sum.illegal != 0                 ? "NOT legal"
+               : all->layout == NM_LAYOUT_BLOCK ? "legal in every row and column of every block"
+                                                : "legal in every group");
     }
 }
 
-/* The table of the N:M to check: the options', else the place's own. */
-static int table_choose(struct pattern_table **out, const struct tool_place *place, uint64_t n,
-                        uint64_t m, struct err *err)
+/* The table and layout of the N:M to check: the options', else the place's own. */
+static int table_choose(struct pattern_table **out, enum nm_layout *layout,
+                        const struct tool_place *place, uint64_t n, uint64_t m, bool block,
+                        struct err *err)
 {
+    *layout = block ? NM_LAYOUT_BLOCK : NM_LAYOUT_ROW;
     *out = NULL;
     if (n == 0 && m == 0 && place && place->shape.n < place->shape.m) {
         n = place->shape.n;
         m = place->shape.m;
+        *layout = block ? NM_LAYOUT_BLOCK : place->shape.layout;
+    }
+    if (*layout == NM_LAYOUT_BLOCK && m != NM_BLOCK) {
+        return err_set(err, ERR_INVALID, "--block: m is %u; blocks are of %d x %d", (unsigned)m,
+                       NM_BLOCK, NM_BLOCK);
     }
     return n == 0 && m == 0 ? 0 : pattern_table_create(out, (unsigned)n, (unsigned)m, err);
 }
@@ -332,11 +364,12 @@ static int inspect(struct inspection *all, const struct tool_place *place, const
 int tool_inspect(int argc, char **argv)
 {
     uint64_t n = 0, m = 0;
-    bool json = false;
+    bool json = false, block = false;
     struct option_list rest;
     const struct option_row options[] = {
         {"n", OPTION_COUNT, &n, 1, NM_M_MAX},
         {"m", OPTION_COUNT, &m, 2, NM_M_MAX},
+        {"block", OPTION_FLAG, &block, 0, 0},
         {"json", OPTION_FLAG, &json, 0, 0},
         {0},
     };
@@ -358,7 +391,7 @@ int tool_inspect(int argc, char **argv)
         rc = 0;
     }
     if (rc == 0) {
-        rc = table_choose(&table, ours ? &place : NULL, n, m, &err);
+        rc = table_choose(&table, &all.layout, ours ? &place : NULL, n, m, block, &err);
     }
     if (rc == 0) {
         all.table = table;

@@ -54,7 +54,7 @@ const struct command tools_commands[] = {
      "tokenizer.\n"},
     {"export", "PATH --out FOLDER",
      "the model folder (config.json, model.safetensors) of a checkpoint", tool_export, NULL},
-    {"inspect", "PATH [--n N --m M] [--json]",
+    {"inspect", "PATH [--n N --m M] [--block] [--json]",
      "shapes, density, pattern counts and N:M legality of a checkpoint, a model or any "
      "safetensors",
      tool_inspect,

@@ -50,6 +50,7 @@ static int place_folder(struct tool_place *out, const char *path, struct err *er
     out->kind = TOOL_MODEL_FOLDER;
     out->shape.n = origin.n;
     out->shape.m = origin.m;
+    out->shape.layout = origin.layout;
     strcpy(out->method, origin.method);
     strcpy(out->tokenizer, origin.tokenizer[0] ? origin.tokenizer : "none");
     return place_path(out, path, err);

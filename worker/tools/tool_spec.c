@@ -97,6 +97,9 @@ int tool_spec_load(struct job_spec *spec, const char *path, uint64_t ranks, uint
     if (!getcwd(here, sizeof here)) {
         return err_set(err, ERR_IO, "working folder: %s", strerror(errno));
     }
-    rc = paths_absolute(&spec->data.train, here, err);
+    rc = paths_absolute(&spec->model.init_from, here, err);
+    if (rc == 0) {
+        rc = paths_absolute(&spec->data.train, here, err);
+    }
     return rc == 0 ? paths_absolute(&spec->data.validation, here, err) : rc;
 }
