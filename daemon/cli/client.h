@@ -25,7 +25,7 @@ extern const char client_help[];
 int client_create(struct client **out, const struct client_config *config, struct err *err);
 void client_destroy(struct client *client);
 
-/* A descriptor that ends a request when it is readable (a signalfd); -1: none. */
+/* A descriptor that ends a request when it is readable (interrupt.h); -1: none. */
 void client_set_stop(struct client *client, int fd);
 bool client_stopped(const struct client *client); /* the last request ended so */
 

@@ -156,6 +156,7 @@ static const struct {
     {"adapter", "adapter", CELL_TEXT},
     {"parameters", "parameters", CELL_COUNT},
     {"active_parameters", "stored", CELL_COUNT},
+    {"adapter_parameters", "of an adapter", CELL_COUNT},
     {"density", "density", CELL_REAL},
     {"step", "step", CELL_WHOLE},
     {"steps", "of steps", CELL_WHOLE},

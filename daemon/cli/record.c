@@ -189,6 +189,7 @@ cJSON *record_json(const struct record *record)
     add_settings(row, record);
     record_add_number(row, "parameters", s->parameters);
     record_add_number(row, "active_parameters", s->active_parameters);
+    record_add_number(row, "adapter_parameters", s->adapter_parameters);
     record_add_number(row, "density", s->density);
     record_add_number(row, "step", (double)s->step);
     record_add_number(row, "steps",

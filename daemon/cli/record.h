@@ -27,9 +27,9 @@ const char *record_setting(const struct record *record, const char *section, con
 
 /* The row as an object (NULL without memory): "id", "name", "state", "method", "sparsity"
  * ("1:4" or null), "layout", "optimizer", "adapter", "parameters", "active_parameters",
- * "density", "step", "steps", "tokens", "final_loss", "final_perplexity", "best_loss",
- * "best_perplexity", "best_step", "tokens_per_s", "refresh_share", "flip_rate". What is not
- * known is null. */
+ * "adapter_parameters", "density", "step", "steps", "tokens", "final_loss", "final_perplexity",
+ * "best_loss", "best_perplexity", "best_step", "tokens_per_s", "refresh_share", "flip_rate".
+ * What is not known is null. */
 cJSON *record_json(const struct record *record);
 
 /* Adds a number, null if it is not finite. */

@@ -1,6 +1,7 @@
 /* A sweep's runs as jobs of the daemon. Every job is submitted with a key made from sweep, arm
  * and seed, so that a sweep that is called again finds its jobs and makes none twice. */
 #include "daemon/cli/cli.h"
+#include "daemon/cli/interrupt.h"
 #include "daemon/cli/sweep.h"
 #include "proto/base/clock.h"
 #include "proto/base/mem.h"
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 enum {
@@ -344,14 +344,9 @@ static int follow_all(struct follow *follow)
 
 int sweep_daemon_run(struct sweep_plan *plan, struct client *client, bool again)
 {
-    sigset_t stops, old;
-    sigemptyset(&stops);
-    sigaddset(&stops, SIGINT);
-    sigaddset(&stops, SIGTERM);
-    sigprocmask(SIG_BLOCK, &stops, &old);
-    int stop_fd = signalfd(-1, &stops, SFD_CLOEXEC), code = EXIT_DONE;
+    int code = EXIT_DONE, stop_fd = interrupt_begin();
     if (stop_fd < 0) {
-        sigprocmask(SIG_SETMASK, &old, NULL); /* ctrl-C then ends hebb without a word */
+        return EXIT_FAILED;
     }
     struct follow follow = {
         .plan = plan, .client = client, .stop_fd = stop_fd, .tty = isatty(STDERR_FILENO) == 1};
@@ -365,8 +360,6 @@ int sweep_daemon_run(struct sweep_plan *plan, struct client *client, bool again)
         code = follow_all(&follow);
     }
     client_set_stop(client, -1);
-    if (stop_fd >= 0) { /* the signals stay blocked: what follows only prints */
-        close(stop_fd);
-    }
+    interrupt_end();
     return code;
 }

@@ -2,9 +2,9 @@
  * meanwhile is found again and no event is missed. */
 #include "daemon/cli/cli.h"
 #include "daemon/cli/format.h"
+#include "daemon/cli/interrupt.h"
 #include "proto/base/clock.h"
 #include "proto/json/json.h"
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -12,7 +12,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -325,43 +324,22 @@ static int watch_loop(struct watch *watch, int stop_fd)
     return code;
 }
 
-/* ctrl-C becomes readable here. A handler and not a blocked signal: a library's threads (BLAS
- * has some) do not inherit what main blocks later, and would take the signal and its default.
- */
-static int interrupt_fd = -1;
-
-static void on_interrupt(int signal)
-{
-    const uint64_t one = 1;
-    const int saved = errno;
-    ssize_t written = write(interrupt_fd, &one, sizeof(one));
-    (void)signal;
-    (void)written; /* it is readable already */
-    errno = saved;
-}
-
 int cli_watch(struct client *client, const char *id, int64_t since, bool json)
 {
-    struct sigaction action = {.sa_handler = on_interrupt}, old;
-    sigemptyset(&action.sa_mask);
-    interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (interrupt_fd < 0) {
-        perror("hebb: eventfd");
+    int stop_fd = interrupt_begin();
+    if (stop_fd < 0) {
         return EXIT_FAILED;
     }
-    sigaction(SIGINT, &action, &old);
     struct watch watch = {.client = client,
                           .id = id,
                           .json = json,
                           .tty = isatty(STDOUT_FILENO) == 1,
                           .since = since,
                           .progress = {.loss = -1, .tokens_per_s = -1, .eta_s = -1}};
-    client_set_stop(client, interrupt_fd);
-    int code = watch_loop(&watch, interrupt_fd);
+    client_set_stop(client, stop_fd);
+    int code = watch_loop(&watch, stop_fd);
     client_set_stop(client, -1);
-    sigaction(SIGINT, &old, NULL);
-    close(interrupt_fd);
-    interrupt_fd = -1;
+    interrupt_end();
     return code;
 }
 

@@ -325,6 +325,12 @@ static void check_optimizer(struct spec_draft *draft)
                    "beta2 %g is above %g, the most that age_correction can count for",
                    spec->optimizer.beta2, AGED_BETA2_MAX);
     }
+    if (SOUND(draft, "/optimizer/name", "/sparsity/method") &&
+        spec_is(spec->sparsity.method, "cast") && !spec_is(spec->optimizer.name, "adamw")) {
+        spec_fault(draft, blame(draft, "/optimizer/name", "/sparsity/method"),
+                   "cast scales its decay by adamw's second moment; %s has none",
+                   spec->optimizer.name);
+    }
 }
 
 static void check_train(struct spec_draft *draft)

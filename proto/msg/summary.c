@@ -12,6 +12,7 @@ void summary_init(struct summary *summary)
 {
     *summary = (struct summary){.parameters = NOT_KNOWN,
                                 .active_parameters = NOT_KNOWN,
+                                .adapter_parameters = NOT_KNOWN,
                                 .density = NOT_KNOWN,
                                 .tokens = 0,
                                 .final_loss = NOT_KNOWN,
@@ -85,6 +86,7 @@ static int on_start(struct summary *summary, const cJSON *event, struct err *err
     summary->steps = whole_of(event, "steps");
     summary->parameters = number_of(event, "parameters");
     summary->active_parameters = number_of(event, "active_parameters");
+    summary->adapter_parameters = number_of(event, "adapter_parameters");
     summary->density = number_of(event, "density");
     summary->step = whole_of(event, "step");
     summary->tokens = (double)summary->step * (double)whole_of(event, "tokens_per_step");

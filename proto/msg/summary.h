@@ -29,7 +29,7 @@ struct summary_refresh {
 struct summary {
     /* of the newest start event */
     int64_t attempts, steps;
-    double parameters, active_parameters, density;
+    double parameters, active_parameters, adapter_parameters, density;
     /* so far */
     int64_t step;
     double tokens;

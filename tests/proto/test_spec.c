@@ -425,6 +425,8 @@ static const struct {
     {"{%s,\"optimizer\":{\"name\":\"tans\",\"age_correction\":true,\"beta2\":0.99995}}",
      "/optimizer/beta2: beta2 0.99995 is above 0.9999, the most that age_correction can count "
      "for\n"},
+    {"{%s,\"sparsity\":{\"method\":\"cast\"},\"optimizer\":{\"name\":\"muon\"}}",
+     "/optimizer/name: cast scales its decay by adamw's second moment; muon has none\n"},
     {"{%s,\"optimizer\":{\"min_lr_ratio\":1.1}}",
      "/optimizer/min_lr_ratio: must be from 0 to 1, got 1.1\n"},
     {"{%s,\"optimizer\":{\"lr\":-1e-3}}", "/optimizer/lr: must be from 0 to 10, got -0.001\n"},

@@ -29,7 +29,8 @@ static void add_start(struct summary *summary, int step)
 {
     add(summary,
         "{\"type\":\"start\",\"attempt\":1,\"step\":%d,\"steps\":6,\"parameters\":400,"
-        "\"active_parameters\":100,\"density\":0.25,\"tokens_per_step\":10}",
+        "\"active_parameters\":100,\"adapter_parameters\":7,\"density\":0.25,\"tokens_per_"
+        "step\":10}",
         step);
 }
 
@@ -81,7 +82,8 @@ static void steps_evaluations_and_refreshes_become_one_row(void **state)
     near(s.flip_rate, (0.2 + 0.05) / 2);
     assert_int_equal(s.refreshes, 2);
     near(s.tokens, 40);
-    assert_true(s.step == 4 && s.steps == 6 && s.active_parameters == 100 && !s.done);
+    assert_true(s.step == 4 && s.steps == 6 && s.active_parameters == 100 &&
+                s.adapter_parameters == 7 && !s.done);
     add(&s, "{\"type\":\"done\",\"step\":4}");
     assert_true(s.done);
     summary_release(&s);
