@@ -83,6 +83,7 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
         .repair = (enum repair_rule)repair,
         .mpr = spec->sparsity.mpr,
         .penalty = spec->sparsity.penalty,
+        .branch_share = spec->sparsity.branch_share,
     };
     return rc;
 }

@@ -47,8 +47,8 @@ struct job_spec {
         char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | rigl | chts24 | chtsnm |
-                                         retrain | ste | srste | cast */
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | slope | set | rigl | chts24 |
+                                         chtsnm | retrain | ste | srste | cast */
         int64_t n, m;                 /* 1, 4 */
         char layout[OPT_STRING_MAX];  /* row | block */
         int64_t refresh_interval;     /* 100 steps */
@@ -59,8 +59,9 @@ struct job_spec {
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
         char score[OPT_STRING_MAX]; /* ch2-l3n | ch3-l3n | random | gradient; set: random */
         char state_repair[OPT_STRING_MAX]; /* changed | none | all */
-        double mpr;     /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
-        double penalty; /* srste: 1e-4, cast: 2e-4; others 0 */
+        double mpr;          /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
+        double penalty;      /* srste: 1e-4, cast: 2e-4; others 0 */
+        double branch_share; /* slope: 0.01, share of steps: the last ones */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX];  /* adamw | muon | tans */
@@ -79,7 +80,7 @@ struct job_spec {
         bool age_correction;        /* tans: false */
     } optimizer;
     struct {
-        char name[OPT_STRING_MAX]; /* none | lora | comolora */
+        char name[OPT_STRING_MAX]; /* none (slope: lora) | lora | comolora */
         int64_t rank, hidden;      /* 7, 2 */
         double gamma, alpha;       /* 0.5, rank */
     } adapter;

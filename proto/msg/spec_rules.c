@@ -121,6 +121,11 @@ void spec_complete(struct spec_draft *draft)
                  : spec_is(spec->sparsity.method, "rigl") ? "gradient"
                                                           : "ch2-l3n");
     }
+    if (!spec_given(draft, "/adapter/name") ||
+        draft->faulty[spec_row("/adapter/name")]) { /* the default, so that rules can run */
+        snprintf(spec->adapter.name, sizeof(spec->adapter.name),
+                 spec_is(spec->sparsity.method, "slope") ? "lora" : "none");
+    }
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
     }
@@ -312,6 +317,16 @@ static void check_sparsity(struct spec_draft *draft)
     }
 }
 
+static void check_adapter(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    if (SOUND(draft, "/sparsity/method", "/adapter/name") &&
+        spec_is(spec->sparsity.method, "slope") && !spec_is(spec->adapter.name, "lora")) {
+        spec_fault(draft, "/adapter/name", "slope trains a lora branch at the end; got %s",
+                   spec->adapter.name);
+    }
+}
+
 /* Ages are counted to 65535, where the correction must have faded: beta2^65535 = 0.0014. */
 #define AGED_BETA2_MAX 0.9999
 
@@ -373,6 +388,7 @@ void spec_check(struct spec_draft *draft)
     check_model(draft);
     check_data(draft);
     check_sparsity(draft);
+    check_adapter(draft);
     check_optimizer(draft);
     check_train(draft);
 }

@@ -9,8 +9,8 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set",   "rigl", "chts24",
-                                           "chtsnm", "retrain", "ste", "srste", "cast", NULL};
+static const char *const spec_methods[] = {"dense",  "static",  "slope", "set",   "rigl", "chts24",
+                                           "chtsnm", "retrain", "ste",   "srste", "cast", NULL};
 static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", "gradient", NULL};
@@ -28,6 +28,7 @@ static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm",
 static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", "retrain", NULL};
 static const char *const spec_revisiting[] = {"chtsnm", "retrain", NULL};
 static const char *const spec_penalized[] = {"srste", "cast", NULL};
+static const char *const spec_late[] = {"slope", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
@@ -84,7 +85,7 @@ static const struct opt spec_rows[] = {
      "auto: shards by their magic, and with the tokenizer bytes all else is text; arrays without a magic need raw-uint16 or raw-uint32.", NULL},
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
-     "dense: no mask; static: a random mask, never changed; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
+     "dense: no mask; static: a random mask, never changed; slope: the same, and a lora branch in the last branch_share of the steps; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
      "soft removal and regrowth; chtsnm: the same with motif pattern revisitation; retrain: chtsnm from the weights of model.init_from. With a dense weight "
      "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
      "masked weights; cast: dense until the end, masked weights decay.", NULL},
@@ -119,6 +120,8 @@ static const struct opt spec_rows[] = {
     {"/sparsity/penalty", OPT_REAL, AT(sparsity.penalty), "", 0, 1, NULL, "",
      "srste: what is added to the gradient of a masked weight, times the weight; cast: L1 decay of masked weights, over the root of "
      "their second moment. Default: 1e-4 for srste, 2e-4 for cast.", spec_penalized},
+    {"/sparsity/branch_share", OPT_REAL, AT(sparsity.branch_share), "0.01", 1e-4, 1, NULL, "",
+     "Share of the steps, the last ones, in which the branch is trained; before them it adds nothing and costs no time.", spec_late},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "",
      "adamw; muon: orthogonalised momentum; tans: preconditioned Nesterov momentum blended with its orthogonalised form. muon and "
@@ -153,9 +156,9 @@ static const struct opt spec_rows[] = {
     {"/optimizer/age_correction", OPT_BOOL, AT(optimizer.age_correction), "false", 0, 0, NULL, "",
      "Bias correction by every link's own age, 2 bytes each, counted to 65535; needs beta2 of at most 0.9999.", spec_tans},
 
-    {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "",
+    {"/adapter/name", OPT_ENUM, AT(adapter.name), "", 0, 0, spec_adapters, "",
      "A small dense branch beside every target matrix. none; lora: y = W x + alpha / rank B A x; comolora: the same with A x scaled "
-     "by 1 + gamma tanh(W2 silu(W1 x + b1) + b2). Trained by Adam; adds nothing at the start.", NULL},
+     "by 1 + gamma tanh(W2 silu(W1 x + b1) + b2). Trained by Adam; adds nothing at the start. Default: none, for slope lora, which it requires.", NULL},
     {"/adapter/rank", OPT_INT, AT(adapter.rank), "7", 1, 4096, NULL, "", "Rank of the branch: rows of A.", spec_branches},
     {"/adapter/hidden", OPT_INT, AT(adapter.hidden), "2", 1, 4096, NULL, "", "Hidden units of the gate: rows of W1.", spec_gated},
     {"/adapter/gamma", OPT_REAL, AT(adapter.gamma), "0.5", 0, 100, NULL, "",
