@@ -85,7 +85,7 @@ static void shape_init(struct shape *shape, const struct job_spec *spec)
     bool sparse = spec_density(spec) < 1;
     *shape = (struct shape){
         .hidden = (uint64_t)spec->model.hidden,
-        .wide = (uint64_t)spec->model.intermediate,
+        .wide = (uint64_t)spec_intermediate(spec),
         .layers = (uint64_t)spec->model.layers,
         .heads = (uint64_t)spec->model.heads,
         .vocab = (uint64_t)spec->model.vocab,
@@ -350,6 +350,7 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
     *out = (struct estimate){
         .parameters = add(dense, adapter),
         .active_parameters = add(stored, adapter),
+        .intermediate = shape.wide,
         .adapter_parameters = adapter,
         .adapter_share = (double)adapter / (double)dense,
         .density = spec_density(spec),

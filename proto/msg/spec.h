@@ -15,6 +15,7 @@
 
 enum {
     SPEC_BODY_MAX = 64 * 1024, /* bytes of a job's JSON */
+    SPEC_INTERMEDIATE_MAX = 262144,
     SPEC_FAULTS_MAX = 64,      /* further faults are counted, not kept */
     SPEC_VOCAB_BYTES = 257,    /* byte tokenizer: 256 bytes and the document separator */
     SPEC_VOCAB_TOKENS = 32000, /* default for token shards */
@@ -32,12 +33,14 @@ struct job_spec {
         char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none;
                                         gives the next five */
         int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
-        int64_t vocab;             /* tokenizer bytes: 257, else 32000 */
-        int64_t context;           /* 256 */
-        double rope_theta;         /* 10000 */
-        double norm_eps;           /* 1e-6 */
-        bool tie_embeddings;       /* false */
-        struct str_list init_from; /* []; one folder: the weights to start from */
+        int64_t vocab;                    /* tokenizer bytes: 257, else 32000 */
+        int64_t context;                  /* 256 */
+        double rope_theta;                /* 10000 */
+        double norm_eps;                  /* 1e-6 */
+        bool tie_embeddings;              /* false */
+        char widen[OPT_STRING_MAX];       /* none | lora | comolora */
+        int64_t widen_rank, widen_hidden; /* 7, 2 */
+        struct str_list init_from;        /* []; one folder: the weights to start from */
     } model;
     struct {
         struct str_list train;      /* required: files, folders, globs */
@@ -132,6 +135,11 @@ int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_
 /* Appends the job as JSON on one line, in the tables' order: every field that its method,
  * optimizer and adapter have. Parsing and printing it again gives the same bytes. */
 void spec_print(const struct job_spec *spec, struct buf *out);
+
+/* The width inside the SwiGLU block that is trained: model.intermediate, with model.widen
+ * increased by the least multiple of m (1 for dense) whose weights inside the masks are at
+ * least as many as the parameters of the branches that it names. Of a spec without faults. */
+int64_t spec_intermediate(const struct job_spec *spec);
 
 /* Share of the target matrices' weights that is stored: n / m, 1 for dense. */
 double spec_density(const struct job_spec *spec);

@@ -54,7 +54,7 @@ static const struct opt spec_rows[] = {
      "which no group length divides.", NULL},
     {"/model/hidden", OPT_INT, AT(model.hidden), "", 1, 65536, NULL, "",
      "Width of the residual stream; a multiple of heads, and of m for a sparse method. Default: the preset's.", NULL},
-    {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, 262144, NULL, "",
+    {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, SPEC_INTERMEDIATE_MAX, NULL, "",
      "Width inside the SwiGLU block; a multiple of m for a sparse method. Default: the preset's.", NULL},
     {"/model/layers", OPT_INT, AT(model.layers), "", 1, 512, NULL, "", "Transformer blocks. Default: the preset's.", NULL},
     {"/model/heads", OPT_INT, AT(model.heads), "", 1, 1024, NULL, "",
@@ -69,6 +69,12 @@ static const struct opt spec_rows[] = {
     {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "1e-6", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
     {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
      "The output head uses the embedding's weights.", NULL},
+    {"/model/widen", OPT_ENUM, AT(model.widen), "\"none\"", 0, 0, spec_adapters, "",
+     "Capacity control: intermediate grows by the least multiple of m (1 for dense) whose weights inside the masks are at least as many as the "
+     "parameters of this adapter beside every target matrix. No branch is made.", NULL},
+    {"/model/widen_rank", OPT_INT, AT(model.widen_rank), "7", 1, 4096, NULL, "", "Rank of the branch that widen counts.", spec_branches},
+    {"/model/widen_hidden", OPT_INT, AT(model.widen_hidden), "2", 1, 4096, NULL, "",
+     "Hidden units of the gate that widen counts.", spec_gated},
     {"/model/init_from", OPT_STRINGS, AT(model.init_from), "[]", 0, 1, NULL, "",
      "Weights to start from: a checkpoint of a dense run, or a model folder (config.json and safetensors, ours or Hugging Face's LLaMA), "
      "under the daemon's data roots, of this shape. A sparse method starts with the masks of largest magnitude. Empty: random weights.", NULL},
@@ -235,7 +241,7 @@ size_t spec_row(const char *path)
 const char *spec_owner(const struct job_spec *spec, const struct opt *row)
 {
     static const char sparsity[] = "/sparsity/", optimizer[] = "/optimizer/",
-                      adapter[] = "/adapter/";
+                      adapter[] = "/adapter/", widen[] = "/model/widen_";
     if (strncmp(row->path, sparsity, sizeof(sparsity) - 1) == 0) {
         return spec->sparsity.method;
     }
@@ -244,6 +250,9 @@ const char *spec_owner(const struct job_spec *spec, const struct opt *row)
     }
     if (strncmp(row->path, adapter, sizeof(adapter) - 1) == 0) {
         return spec->adapter.name;
+    }
+    if (strncmp(row->path, widen, sizeof(widen) - 1) == 0) {
+        return spec->model.widen;
     }
     return NULL;
 }

@@ -72,6 +72,7 @@ static const char *const JOBS[] = {
     "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"srste\",\"layout\":\"block\"}"
     "}",
     "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"slope\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"widen\":\"comolora\"}}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
@@ -238,6 +239,66 @@ static void a_late_branch_counts_by_its_share(void **state)
     spec_release(&always.spec);
 }
 
+/* The widened model has as many parameters more as the adapter, and at most a block of m units
+ * above that. */
+static void a_widened_model_has_the_parameters_of_the_branch(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sparsity, *model, *widen, *adapter;
+        uint64_t block; /* 3 hidden n layers: of m units */
+        uint64_t m;
+    } rows[] = {
+        {"\"method\":\"chtsnm\",\"n\":1,\"m\":4", "", "\"widen\":\"comolora\"",
+         "\"name\":\"comolora\"", 3 * 512 * 8, 4},
+        {"\"method\":\"static\",\"n\":2,\"m\":4,\"layout\":\"block\"", "",
+         "\"widen\":\"lora\",\"widen_rank\":5", "\"name\":\"lora\",\"rank\":5", 3 * 512 * 2 * 8,
+         4},
+        {"\"method\":\"dense\"",
+         "\"hidden\":24,\"intermediate\":37,\"layers\":3,\"heads\":4,\"kv_heads\":2,",
+         "\"widen\":\"comolora\",\"widen_rank\":3,\"widen_hidden\":4",
+         "\"name\":\"comolora\",\"rank\":3,\"hidden\":4", 3 * 24 * 3, 1},
+        {"\"method\":\"ste\",\"n\":3,\"m\":8",
+         "\"hidden\":48,\"intermediate\":80,\"layers\":2,\"heads\":4,\"kv_heads\":2,",
+         "\"widen\":\"lora\",\"widen_rank\":1", "\"name\":\"lora\",\"rank\":1", 3 * 48 * 3 * 2,
+         8},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fixture plain, wide, branch;
+        char json[512];
+        const char *model = rows[i].model;
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s}}",
+                 rows[i].sparsity, model, "\"context\":16");
+        setup(&plain, json);
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s}}",
+                 rows[i].sparsity, model, rows[i].widen);
+        setup(&wide, json);
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s},"
+                 "\"adapter\":{%s}}",
+                 rows[i].sparsity, model, "\"context\":16", rows[i].adapter);
+        setup(&branch, json);
+        estimate_job(&plain.spec, &plain.estimate);
+        estimate_job(&wide.spec, &wide.estimate);
+        estimate_job(&branch.spec, &branch.estimate);
+        const uint64_t more =
+            wide.estimate.active_parameters - plain.estimate.active_parameters;
+        const uint64_t budget = branch.estimate.adapter_parameters;
+        assert_true(more >= budget && more < budget + rows[i].block);
+        assert_int_equal(more % rows[i].block, 0);
+        assert_int_equal(wide.estimate.intermediate - plain.estimate.intermediate,
+                         more / rows[i].block * rows[i].m);
+        assert_int_equal(wide.config.shape.intermediate, wide.estimate.intermediate);
+        assert_int_equal(plain.estimate.intermediate, plain.spec.model.intermediate);
+        assert_int_equal(wide.estimate.adapter_parameters, 0);
+        spec_release(&plain.spec);
+        spec_release(&wide.spec);
+        spec_release(&branch.spec);
+    }
+}
+
 static void printed_estimate_compares_densities(void **state)
 {
     (void)state;
@@ -293,6 +354,7 @@ int main(void)
         cmocka_unit_test(flops_follow_density),
         cmocka_unit_test(an_adapter_is_counted_as_a_share),
         cmocka_unit_test(a_late_branch_counts_by_its_share),
+        cmocka_unit_test(a_widened_model_has_the_parameters_of_the_branch),
         cmocka_unit_test(printed_estimate_compares_densities),
         cmocka_unit_test(sizes_beyond_64_bits_do_not_wrap),
     };
