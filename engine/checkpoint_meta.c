@@ -67,6 +67,7 @@ static const struct meta_field method_fields[] = {
     {"repair", META_RULE, FIELD(method.repair), repair_rule_names},
     {"mpr", META_REAL, FIELD(method.mpr), NULL},
     {"penalty", META_REAL, FIELD(method.penalty), NULL},
+    {"branch_share", META_REAL, FIELD(method.branch_share), NULL},
     {0},
 };
 

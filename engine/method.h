@@ -25,6 +25,7 @@ struct method_config {
     enum repair_rule repair;
     double mpr;            /* motif pattern revisitation: probability that a group which lost a link may not take its old
                               pattern again; 0: off. Only chtsnm keeps it: set and chts24 fix it at 0 */
+    double branch_share;   /* slope: share of the steps, the last ones, in which the branch is trained */
     double penalty;        /* srste: lambda_w of the masked weights; cast: their L1 decay; others 0 */
 };
 
@@ -56,6 +57,7 @@ struct method {
     bool sparse;                                   /* false: dense */
     bool refreshes;                                /* sparse weights whose mask changes (sparse/refresh.c) */
     enum model_latent latent;                      /* dense weights behind the masks (sparse/latent.c) */
+    bool late_branch;                              /* a lora branch that rests until the last branch_share of the steps */
     /* Method's own fixed choices over the config (e.g. set: hard magnitude removal, random score); may be NULL. */
     void (*configure)(struct method_config *config);
 };

@@ -68,6 +68,7 @@ struct model {
     size_t code_count;
     struct pattern_table *patterns;     /* NULL for a dense model */
     real *effective;                    /* of all targets with latent weights, else NULL */
+    bool branch_rests;                  /* passes leave out the adapter's branch */
     struct model_private *private_data; /* activations, pointers per layer */
 };
 

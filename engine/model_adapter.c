@@ -9,6 +9,11 @@ struct branch {
     struct como_args args;
 };
 
+static bool branch_works(const struct model *model)
+{
+    return model->shape.adapter.kind != ADAPTER_NONE && !model->branch_rests;
+}
+
 static struct branch branch_of(const struct model *model, size_t layer, enum layer_param kind)
 {
     const struct adapter_shape *shape = &model->shape.adapter;
@@ -62,7 +67,7 @@ static void narrow_gradient(const struct model *model, const struct param *weigh
 void model_adapter_forward(const struct model *model, const struct layer_saved *s, real *y,
                            const real *x, size_t layer, enum layer_param kind, size_t rows)
 {
-    if (model->shape.adapter.kind == ADAPTER_NONE)
+    if (!branch_works(model))
         return;
     struct device *dev = model->dev;
     const struct adapter_work *work = &model->private_data->work.adapter;
@@ -79,7 +84,7 @@ void model_adapter_backward_w(const struct model *model, const struct layer_save
                               const real *dy, const real *x, size_t layer,
                               enum layer_param kind, size_t rows)
 {
-    if (model->shape.adapter.kind == ADAPTER_NONE)
+    if (!branch_works(model))
         return;
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
@@ -104,7 +109,7 @@ void model_adapter_backward_w(const struct model *model, const struct layer_save
 void model_adapter_backward_x(const struct model *model, real *dx, size_t layer,
                               enum layer_param kind, size_t rows)
 {
-    if (model->shape.adapter.kind == ADAPTER_NONE)
+    if (!branch_works(model))
         return;
     const struct adapter_work *work = &model->private_data->work.adapter;
     struct branch branch = branch_of(model, layer, kind);

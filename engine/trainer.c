@@ -1,4 +1,5 @@
 #include "engine/trainer.h"
+#include "engine/model_private.h"
 #include "engine/sparse/latent.h"
 #include "proto/base/clock.h"
 #include "proto/base/mem.h"
@@ -16,6 +17,9 @@ enum { LATENT_INTERVAL = 10 };
 /* Keeps the clip factor finite and the clipped norm just under the limit, as PyTorch's
  * clip_grad_norm_ does. */
 static const double CLIP_EPS = 1e-6;
+
+/* What the product of steps and a share may be off by: the share has no exact binary form. */
+static const double SHARE_EPS = 1e-6;
 
 static const double PI = 3.14159265358979323846;
 
@@ -60,6 +64,14 @@ static int check_method(const struct trainer_config *config, struct err *err)
         return err_set(err, ERR_INVALID,
                        "optimizer.name is \"%s\": %s scales its decay by adamw's second moment",
                        optimizer, name);
+    if (method->late_branch && config->shape.adapter.kind != ADAPTER_LORA)
+        return err_set(err, ERR_INVALID, "adapter.name is \"%s\": %s trains a lora branch",
+                       adapter_names[config->shape.adapter.kind], name);
+    if (method->late_branch &&
+        !(config->method.branch_share > 0 && config->method.branch_share <= 1))
+        return err_set(err, ERR_INVALID,
+                       "sparsity.branch_share is %g: must be above 0 and at most 1",
+                       config->method.branch_share);
     return 0;
 }
 
@@ -131,6 +143,31 @@ double trainer_lr(const struct trainer_config *config, size_t step)
         (double)(step - config->warmup) / (double)(config->steps - config->warmup);
     double floor = config->min_lr_ratio;
     return config->lr * (floor + (1 - floor) * (1 + cos(PI * progress)) / 2);
+}
+
+size_t trainer_branch_step(const struct trainer_config *config, size_t step)
+{
+    if (!method_find(config->method.name)->late_branch)
+        return step;
+    const double rest = (double)config->steps * (1 - config->method.branch_share);
+    const size_t before = (size_t)floor(rest + SHARE_EPS);
+    return step > before ? step - before : 0;
+}
+
+/* A branch that was never trained adds nothing: the passes leave it out, and its gradients
+ * stay 0. step: of the next update, or the last one done. */
+static void rest_branch(struct trainer *trainer, size_t step)
+{
+    const struct trainer_config *config = &trainer->config;
+    trainer->model->branch_rests =
+        method_find(config->method.name)->late_branch && trainer_branch_step(config, step) == 0;
+}
+
+/* Entries of the slabs with a gradient: the branch's are the last ones. */
+static size_t live_entries(const struct model *model)
+{
+    const size_t base = model_base_count(&model->shape);
+    return model->branch_rests ? model->params[base].offset : model->count;
 }
 
 /* Loads window number sample of split into place `slot` of inputs and targets. */
@@ -295,6 +332,7 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     double loss = 0;
     if (!trainer->data)
         return err_set(err, ERR_INVALID, "trainer: no data to train on");
+    rest_branch(trainer, step);
     int rc = comm_agree(trainer->comm, accumulate(trainer, &loss, err), NULL, err);
     if (rc == 0)
         rc = reduce(trainer, &loss, err);
@@ -305,7 +343,7 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
     if (model->effective)
         latent_gradient(model, &latent);
     double norm =
-        sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, model->count));
+        sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, live_entries(model)));
     rc = check_finite("loss", loss, step, err);
     if (rc == 0)
         rc = check_finite("gradient norm", norm, step, err);
@@ -318,7 +356,8 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
                               .eps = config->eps,
                               .weight_decay = config->weight_decay,
                               .grad_scale = 1,
-                              .step = step};
+                              .step = step,
+                              .branch_step = trainer_branch_step(config, step)};
     if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
         args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
     trainer->optim->optimizer->step(trainer->optim, model, &args);
@@ -362,6 +401,7 @@ int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, si
     struct comm *comm = trainer->comm;
     if (!trainer->data)
         return err_set(err, ERR_INVALID, "trainer: no data to evaluate on");
+    rest_branch(trainer, trainer->step);
     size_t windows = dataset_windows(trainer->data, SPLIT_VALIDATION);
     if (windows == 0)
         return err_set(err, ERR_NOT_FOUND,

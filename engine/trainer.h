@@ -81,4 +81,8 @@ int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, si
  * min_lr_ratio, which ends at r * lr on the last step. Loshchilov & Hutter 2017, eq. 5. */
 double trainer_lr(const struct trainer_config *config, size_t step);
 
+/* Which update of an adapter's parameters 1-based step makes, counted from 1; 0: none. Every
+ * step makes one, but with a late branch only those after floor(steps (1 - branch_share)). */
+size_t trainer_branch_step(const struct trainer_config *config, size_t step);
+
 #endif

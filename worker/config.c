@@ -28,7 +28,7 @@ void config_shape(const struct job_spec *spec, struct model_shape *out)
     bool sparse = strcmp(spec->sparsity.method, "dense") != 0;
     *out = (struct model_shape){
         .hidden = (size_t)spec->model.hidden,
-        .intermediate = (size_t)spec->model.intermediate,
+        .intermediate = (size_t)spec_intermediate(spec),
         .layers = (size_t)spec->model.layers,
         .heads = (size_t)spec->model.heads,
         .kv_heads = (size_t)spec->model.kv_heads,
@@ -83,6 +83,7 @@ static int config_method(const struct job_spec *spec, struct method_config *out,
         .repair = (enum repair_rule)repair,
         .mpr = spec->sparsity.mpr,
         .penalty = spec->sparsity.penalty,
+        .branch_share = spec->sparsity.branch_share,
     };
     return rc;
 }

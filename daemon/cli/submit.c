@@ -67,6 +67,11 @@ static void print_estimate(const cJSON *answer)
                format_count(a, cli_real(estimate, "adapter_parameters")),
                100 * cli_real(estimate, "adapter_share"));
     }
+    const cJSON *model = json_object(json_object(answer, "spec"), "model");
+    if (cli_real(estimate, "intermediate") > cli_real(model, "intermediate")) {
+        printf("intermediate    %.0f, widened from %.0f\n", cli_real(estimate, "intermediate"),
+               cli_real(model, "intermediate"));
+    }
     printf("density         %g\n", cli_real(estimate, "density"));
     printf("tokens          %s a step, %s in all\n",
            format_count(a, cli_real(estimate, "tokens_per_step")),

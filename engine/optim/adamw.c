@@ -8,15 +8,18 @@ void adamw_param(struct model *model, const struct param *param, const struct op
                  double lr, double eps)
 {
     struct device *dev = model->dev;
+    const size_t step = param->adapter ? args->branch_step : args->step;
     assert(model->grads && args->step >= 1);
+    if (step == 0)
+        return;
     const struct adamw_args op = {
         .lr = (real)lr,
         .beta1 = args->beta1,
         .beta2 = args->beta2,
         .eps = (real)eps,
         .weight_decay = param->decay ? (real)args->weight_decay : REAL(0.0),
-        .correction1 = (real)(1 - pow(args->beta1, (double)args->step)),
-        .correction2 = (real)(1 - pow(args->beta2, (double)args->step)),
+        .correction1 = (real)(1 - pow(args->beta1, (double)step)),
+        .correction2 = (real)(1 - pow(args->beta2, (double)step)),
         .grad_scale = (real)args->grad_scale,
     };
     dev->ops->adamw(dev, model->weights + param->offset, model->moment1 + param->offset,

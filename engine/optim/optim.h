@@ -35,6 +35,7 @@ struct optim_args {
     double weight_decay; /* of matrices (param->decay); norms have none */
     double grad_scale;   /* multiplies every gradient: clipping */
     size_t step;         /* 1-based, this update's number */
+    size_t branch_step;  /* the same of an adapter's parameters; 0: they stay as they are */
 };
 
 /* Dense matrices for the largest target, (rows, cols) with rows <= cols after transposing. */
@@ -86,7 +87,8 @@ size_t optim_bytes(const char *name, const struct optim_options *options,
 
 /* What the files of the optimizers share. */
 
-/* One step of AdamW of one parameter with learning rate lr; eps as given. */
+/* One step of AdamW of one parameter with learning rate lr; eps as given. An adapter's counts
+ * from its own first update, and there is none where branch_step is 0. */
 void adamw_param(struct model *model, const struct param *param, const struct optim_args *args,
                  double lr, double eps);
 

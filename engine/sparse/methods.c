@@ -33,6 +33,7 @@ static void configure_ste(struct method_config *config) { config->penalty = 0; }
 static const struct method methods[] = {
     {.name = "dense"},
     {.name = "static", .sparse = true},
+    {.name = "slope", .sparse = true, .late_branch = true},
     {.name = "set", .sparse = true, .refreshes = true, .configure = configure_set},
     {.name = "rigl", .sparse = true, .refreshes = true, .configure = configure_rigl},
     {.name = "chts24", .sparse = true, .refreshes = true, .configure = configure_chts24},

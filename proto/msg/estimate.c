@@ -67,6 +67,7 @@ struct shape {
     uint64_t hidden, kv, wide, layers, heads, vocab, head_dim;
     uint64_t n, m;       /* equal: dense */
     uint64_t rank, gate; /* an adapter's; 0: none */
+    double working;      /* share of the steps that an adapter takes part in */
     uint64_t rows, context;
     bool tied;
     bool latent; /* dense weights behind the masks */
@@ -84,7 +85,7 @@ static void shape_init(struct shape *shape, const struct job_spec *spec)
     bool sparse = spec_density(spec) < 1;
     *shape = (struct shape){
         .hidden = (uint64_t)spec->model.hidden,
-        .wide = (uint64_t)spec->model.intermediate,
+        .wide = (uint64_t)spec_intermediate(spec),
         .layers = (uint64_t)spec->model.layers,
         .heads = (uint64_t)spec->model.heads,
         .vocab = (uint64_t)spec->model.vocab,
@@ -93,6 +94,8 @@ static void shape_init(struct shape *shape, const struct job_spec *spec)
         .rows = (uint64_t)(spec->train.micro_batch * spec->train.context),
         .context = (uint64_t)spec->train.context,
         .tied = spec->model.tie_embeddings,
+        .working =
+            strcmp(spec->sparsity.method, "slope") == 0 ? spec->sparsity.branch_share : 1,
         .latent = spec_latent(spec),
         .scaled = strcmp(spec->sparsity.method, "cast") == 0,
     };
@@ -321,10 +324,11 @@ static uint64_t optimizer_bytes(const struct job_spec *spec, const struct shape 
     return sum;
 }
 
+/* The mean over the run's steps. */
 static double flops_per_token(const struct shape *shape, uint64_t n, uint64_t m)
 {
     double weights = (double)target_entries(shape, n, m, 1) +
-                     (double)adapter_entries(shape, false, 1) +
+                     shape->working * (double)adapter_entries(shape, false, 1) +
                      (double)shape->vocab * (double)shape->hidden;
     double visible = ((double)shape->context + 1) / 2;
     double attention = 12 * (double)shape->hidden * visible * (double)shape->layers;
@@ -346,6 +350,7 @@ void estimate_job(const struct job_spec *spec, struct estimate *out)
     *out = (struct estimate){
         .parameters = add(dense, adapter),
         .active_parameters = add(stored, adapter),
+        .intermediate = shape.wide,
         .adapter_parameters = adapter,
         .adapter_share = (double)adapter / (double)dense,
         .density = spec_density(spec),

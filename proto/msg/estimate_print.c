@@ -51,6 +51,7 @@ void estimate_print(const struct job_spec *spec, const struct estimate *estimate
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "parameters", (double)estimate->parameters);
     cJSON_AddNumberToObject(object, "active_parameters", (double)estimate->active_parameters);
+    cJSON_AddNumberToObject(object, "intermediate", (double)estimate->intermediate);
     cJSON_AddNumberToObject(object, "adapter_parameters", (double)estimate->adapter_parameters);
     cJSON_AddNumberToObject(object, "adapter_share", estimate->adapter_share);
     cJSON_AddNumberToObject(object, "density", estimate->density);

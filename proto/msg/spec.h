@@ -15,6 +15,7 @@
 
 enum {
     SPEC_BODY_MAX = 64 * 1024, /* bytes of a job's JSON */
+    SPEC_INTERMEDIATE_MAX = 262144,
     SPEC_FAULTS_MAX = 64,      /* further faults are counted, not kept */
     SPEC_VOCAB_BYTES = 257,    /* byte tokenizer: 256 bytes and the document separator */
     SPEC_VOCAB_TOKENS = 32000, /* default for token shards */
@@ -32,12 +33,14 @@ struct job_spec {
         char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none;
                                         gives the next five */
         int64_t hidden, intermediate, layers, heads, kv_heads; /* kv_heads: heads */
-        int64_t vocab;             /* tokenizer bytes: 257, else 32000 */
-        int64_t context;           /* 256 */
-        double rope_theta;         /* 10000 */
-        double norm_eps;           /* 1e-6 */
-        bool tie_embeddings;       /* false */
-        struct str_list init_from; /* []; one folder: the weights to start from */
+        int64_t vocab;                    /* tokenizer bytes: 257, else 32000 */
+        int64_t context;                  /* 256 */
+        double rope_theta;                /* 10000 */
+        double norm_eps;                  /* 1e-6 */
+        bool tie_embeddings;              /* false */
+        char widen[OPT_STRING_MAX];       /* none | lora | comolora */
+        int64_t widen_rank, widen_hidden; /* 7, 2 */
+        struct str_list init_from;        /* []; one folder: the weights to start from */
     } model;
     struct {
         struct str_list train;      /* required: files, folders, globs */
@@ -47,8 +50,8 @@ struct job_spec {
         char format[OPT_STRING_MAX]; /* auto | text | hebb | llmc | raw-uint16 | raw-uint32 */
     } data;
     struct {
-        char method[OPT_STRING_MAX];  /* chts24; dense | static | set | rigl | chts24 | chtsnm |
-                                         retrain | ste | srste | cast */
+        char method[OPT_STRING_MAX];  /* chts24; dense | static | slope | set | rigl | chts24 |
+                                         chtsnm | retrain | ste | srste | cast */
         int64_t n, m;                 /* 1, 4 */
         char layout[OPT_STRING_MAX];  /* row | block */
         int64_t refresh_interval;     /* 100 steps */
@@ -59,8 +62,9 @@ struct job_spec {
         double temperature_start, temperature_end; /* 1, 9: T of the soft removal */
         char score[OPT_STRING_MAX]; /* ch2-l3n | ch3-l3n | random | gradient; set: random */
         char state_repair[OPT_STRING_MAX]; /* changed | none | all */
-        double mpr;     /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
-        double penalty; /* srste: 1e-4, cast: 2e-4; others 0 */
+        double mpr;          /* chtsnm, row: 0.5 for n / m up to 1/4, else 0.75; others 0 */
+        double penalty;      /* srste: 1e-4, cast: 2e-4; others 0 */
+        double branch_share; /* slope: 0.01, share of steps: the last ones */
     } sparsity;
     struct {
         char name[OPT_STRING_MAX];  /* adamw | muon | tans */
@@ -79,7 +83,7 @@ struct job_spec {
         bool age_correction;        /* tans: false */
     } optimizer;
     struct {
-        char name[OPT_STRING_MAX]; /* none | lora | comolora */
+        char name[OPT_STRING_MAX]; /* none (slope: lora) | lora | comolora */
         int64_t rank, hidden;      /* 7, 2 */
         double gamma, alpha;       /* 0.5, rank */
     } adapter;
@@ -131,6 +135,11 @@ int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_
 /* Appends the job as JSON on one line, in the tables' order: every field that its method,
  * optimizer and adapter have. Parsing and printing it again gives the same bytes. */
 void spec_print(const struct job_spec *spec, struct buf *out);
+
+/* The width inside the SwiGLU block that is trained: model.intermediate, with model.widen
+ * increased by the least multiple of m (1 for dense) whose weights inside the masks are at
+ * least as many as the parameters of the branches that it names. Of a spec without faults. */
+int64_t spec_intermediate(const struct job_spec *spec);
 
 /* Share of the target matrices' weights that is stored: n / m, 1 for dense. */
 double spec_density(const struct job_spec *spec);

@@ -121,6 +121,11 @@ void spec_complete(struct spec_draft *draft)
                  : spec_is(spec->sparsity.method, "rigl") ? "gradient"
                                                           : "ch2-l3n");
     }
+    if (!spec_given(draft, "/adapter/name") ||
+        draft->faulty[spec_row("/adapter/name")]) { /* the default, so that rules can run */
+        snprintf(spec->adapter.name, sizeof(spec->adapter.name),
+                 spec_is(spec->sparsity.method, "slope") ? "lora" : "none");
+    }
     if (!spec_given(draft, "/adapter/alpha")) {
         spec->adapter.alpha = (double)spec->adapter.rank;
     }
@@ -166,7 +171,7 @@ static double count_parameters(const struct job_spec *spec)
     double hidden = (double)spec->model.hidden;
     double kv = hidden / (double)spec->model.heads * (double)spec->model.kv_heads;
     double block = 2 * hidden * hidden + 2 * hidden * kv +
-                   3 * hidden * (double)spec->model.intermediate + 2 * hidden;
+                   3 * hidden * (double)spec_intermediate(spec) + 2 * hidden;
     double tables = (double)spec->model.vocab * hidden * (spec->model.tie_embeddings ? 1 : 2);
     return tables + (double)spec->model.layers * block + hidden;
 }
@@ -191,6 +196,14 @@ static void check_model(struct spec_draft *draft)
                    "heads %" PRId64 " is not a multiple of kv_heads %" PRId64, heads,
                    spec->model.kv_heads);
     }
+    if (SOUND(draft, "/model/widen", "/model/widen_rank", "/model/widen_hidden",
+              "/model/hidden", "/model/intermediate", "/model/heads", "/model/kv_heads",
+              "/sparsity/n", "/sparsity/m") &&
+        spec_intermediate(spec) > SPEC_INTERMEDIATE_MAX) {
+        spec_fault(draft, blame(draft, "/model/widen_rank", "/model/widen"),
+                   "intermediate would grow to %" PRId64 "; the limit is %d",
+                   spec_intermediate(spec), SPEC_INTERMEDIATE_MAX);
+    }
     if (SOUND(draft, "/model/vocab", "/data/tokenizer") &&
         spec_is(spec->data.tokenizer, "bytes") && spec->model.vocab < SPEC_VOCAB_BYTES) {
         spec_fault(draft, "/model/vocab",
@@ -198,7 +211,8 @@ static void check_model(struct spec_draft *draft)
                    SPEC_VOCAB_BYTES, spec->model.vocab);
     }
     if (SOUND(draft, "/model/hidden", "/model/intermediate", "/model/layers", "/model/heads",
-              "/model/kv_heads", "/model/vocab") &&
+              "/model/kv_heads", "/model/vocab", "/model/widen", "/model/widen_rank",
+              "/model/widen_hidden", "/sparsity/n", "/sparsity/m") &&
         count_parameters(spec) > SPEC_PARAMETERS_MAX) {
         spec_fault(draft, "/model", "%.3g parameters; the limit is %.3g",
                    count_parameters(spec), SPEC_PARAMETERS_MAX);
@@ -231,7 +245,8 @@ static void check_owners(struct spec_draft *draft)
     for (size_t i = 0; i < count; i++) {
         const char *owner = spec_owner(draft->spec, &rows[i]);
         bool method = strncmp(rows[i].path, "/sparsity/", 10) == 0;
-        const char *selector = method ? "/sparsity/method"
+        const char *selector = method                                     ? "/sparsity/method"
+                               : strncmp(rows[i].path, "/model/", 7) == 0 ? "/model/widen"
                                : strncmp(rows[i].path, "/optimizer/", 11) == 0
                                    ? "/optimizer/name"
                                    : "/adapter/name";
@@ -312,6 +327,16 @@ static void check_sparsity(struct spec_draft *draft)
     }
 }
 
+static void check_adapter(struct spec_draft *draft)
+{
+    const struct job_spec *spec = draft->spec;
+    if (SOUND(draft, "/sparsity/method", "/adapter/name") &&
+        spec_is(spec->sparsity.method, "slope") && !spec_is(spec->adapter.name, "lora")) {
+        spec_fault(draft, "/adapter/name", "slope trains a lora branch at the end; got %s",
+                   spec->adapter.name);
+    }
+}
+
 /* Ages are counted to 65535, where the correction must have faded: beta2^65535 = 0.0014. */
 #define AGED_BETA2_MAX 0.9999
 
@@ -373,6 +398,7 @@ void spec_check(struct spec_draft *draft)
     check_model(draft);
     check_data(draft);
     check_sparsity(draft);
+    check_adapter(draft);
     check_optimizer(draft);
     check_train(draft);
 }

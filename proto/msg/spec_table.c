@@ -9,8 +9,8 @@ static const char *const spec_preset_names[] = {"llama-60m", "llama-130m", "llam
 static const char *const spec_tokenizers[] = {"bytes", "none", NULL};
 static const char *const spec_formats[] = {"auto",       "text",       "hebb", "llmc",
                                            "raw-uint16", "raw-uint32", NULL};
-static const char *const spec_methods[] = {"dense", "static", "set",   "rigl", "chts24",
-                                           "chtsnm", "retrain", "ste", "srste", "cast", NULL};
+static const char *const spec_methods[] = {"dense",  "static",  "slope", "set",   "rigl", "chts24",
+                                           "chtsnm", "retrain", "ste",   "srste", "cast", NULL};
 static const char *const spec_layouts[] = {"row", "block", NULL};
 static const char *const spec_removals[] = {"magnitude", "ri", NULL};
 static const char *const spec_scores[] = {"ch2-l3n", "ch3-l3n", "random", "gradient", NULL};
@@ -28,6 +28,7 @@ static const char *const spec_refreshing[] = {"set", "rigl", "chts24", "chtsnm",
 static const char *const spec_ruled[] = {"set", "chts24", "chtsnm", "retrain", NULL};
 static const char *const spec_revisiting[] = {"chtsnm", "retrain", NULL};
 static const char *const spec_penalized[] = {"srste", "cast", NULL};
+static const char *const spec_late[] = {"slope", NULL};
 
 /* Adapters with a low-rank branch, and those of them with a gate. */
 static const char *const spec_branches[] = {"lora", "comolora", NULL};
@@ -53,7 +54,7 @@ static const struct opt spec_rows[] = {
      "which no group length divides.", NULL},
     {"/model/hidden", OPT_INT, AT(model.hidden), "", 1, 65536, NULL, "",
      "Width of the residual stream; a multiple of heads, and of m for a sparse method. Default: the preset's.", NULL},
-    {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, 262144, NULL, "",
+    {"/model/intermediate", OPT_INT, AT(model.intermediate), "", 1, SPEC_INTERMEDIATE_MAX, NULL, "",
      "Width inside the SwiGLU block; a multiple of m for a sparse method. Default: the preset's.", NULL},
     {"/model/layers", OPT_INT, AT(model.layers), "", 1, 512, NULL, "", "Transformer blocks. Default: the preset's.", NULL},
     {"/model/heads", OPT_INT, AT(model.heads), "", 1, 1024, NULL, "",
@@ -68,6 +69,12 @@ static const struct opt spec_rows[] = {
     {"/model/norm_eps", OPT_REAL, AT(model.norm_eps), "1e-6", 1e-12, 0.1, NULL, "", "Epsilon of RMSNorm.", NULL},
     {"/model/tie_embeddings", OPT_BOOL, AT(model.tie_embeddings), "false", 0, 0, NULL, "",
      "The output head uses the embedding's weights.", NULL},
+    {"/model/widen", OPT_ENUM, AT(model.widen), "\"none\"", 0, 0, spec_adapters, "",
+     "Capacity control: intermediate grows by the least multiple of m (1 for dense) whose weights inside the masks are at least as many as the "
+     "parameters of this adapter beside every target matrix. No branch is made.", NULL},
+    {"/model/widen_rank", OPT_INT, AT(model.widen_rank), "7", 1, 4096, NULL, "", "Rank of the branch that widen counts.", spec_branches},
+    {"/model/widen_hidden", OPT_INT, AT(model.widen_hidden), "2", 1, 4096, NULL, "",
+     "Hidden units of the gate that widen counts.", spec_gated},
     {"/model/init_from", OPT_STRINGS, AT(model.init_from), "[]", 0, 1, NULL, "",
      "Weights to start from: a checkpoint of a dense run, or a model folder (config.json and safetensors, ours or Hugging Face's LLaMA), "
      "under the daemon's data roots, of this shape. A sparse method starts with the masks of largest magnitude. Empty: random weights.", NULL},
@@ -84,7 +91,7 @@ static const struct opt spec_rows[] = {
      "auto: shards by their magic, and with the tokenizer bytes all else is text; arrays without a magic need raw-uint16 or raw-uint32.", NULL},
 
     {"/sparsity/method", OPT_ENUM, AT(sparsity.method), "\"chts24\"", 0, 0, spec_methods, "",
-     "dense: no mask; static: a random mask, never changed; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
+     "dense: no mask; static: a random mask, never changed; slope: the same, and a lora branch in the last branch_share of the steps; set: random regrowth; rigl: regrowth by gradient; chts24: Cannistraci-Hebb training with "
      "soft removal and regrowth; chtsnm: the same with motif pattern revisitation; retrain: chtsnm from the weights of model.init_from. With a dense weight "
      "behind every masked one, and its memory: ste: the largest magnitudes, gradient straight through; srste: ste with a penalty on "
      "masked weights; cast: dense until the end, masked weights decay.", NULL},
@@ -119,6 +126,8 @@ static const struct opt spec_rows[] = {
     {"/sparsity/penalty", OPT_REAL, AT(sparsity.penalty), "", 0, 1, NULL, "",
      "srste: what is added to the gradient of a masked weight, times the weight; cast: L1 decay of masked weights, over the root of "
      "their second moment. Default: 1e-4 for srste, 2e-4 for cast.", spec_penalized},
+    {"/sparsity/branch_share", OPT_REAL, AT(sparsity.branch_share), "0.01", 1e-4, 1, NULL, "",
+     "Share of the steps, the last ones, in which the branch is trained; before them it adds nothing and costs no time.", spec_late},
 
     {"/optimizer/name", OPT_ENUM, AT(optimizer.name), "\"adamw\"", 0, 0, spec_optimizers, "",
      "adamw; muon: orthogonalised momentum; tans: preconditioned Nesterov momentum blended with its orthogonalised form. muon and "
@@ -153,9 +162,9 @@ static const struct opt spec_rows[] = {
     {"/optimizer/age_correction", OPT_BOOL, AT(optimizer.age_correction), "false", 0, 0, NULL, "",
      "Bias correction by every link's own age, 2 bytes each, counted to 65535; needs beta2 of at most 0.9999.", spec_tans},
 
-    {"/adapter/name", OPT_ENUM, AT(adapter.name), "\"none\"", 0, 0, spec_adapters, "",
+    {"/adapter/name", OPT_ENUM, AT(adapter.name), "", 0, 0, spec_adapters, "",
      "A small dense branch beside every target matrix. none; lora: y = W x + alpha / rank B A x; comolora: the same with A x scaled "
-     "by 1 + gamma tanh(W2 silu(W1 x + b1) + b2). Trained by Adam; adds nothing at the start.", NULL},
+     "by 1 + gamma tanh(W2 silu(W1 x + b1) + b2). Trained by Adam; adds nothing at the start. Default: none, for slope lora, which it requires.", NULL},
     {"/adapter/rank", OPT_INT, AT(adapter.rank), "7", 1, 4096, NULL, "", "Rank of the branch: rows of A.", spec_branches},
     {"/adapter/hidden", OPT_INT, AT(adapter.hidden), "2", 1, 4096, NULL, "", "Hidden units of the gate: rows of W1.", spec_gated},
     {"/adapter/gamma", OPT_REAL, AT(adapter.gamma), "0.5", 0, 100, NULL, "",
@@ -232,7 +241,7 @@ size_t spec_row(const char *path)
 const char *spec_owner(const struct job_spec *spec, const struct opt *row)
 {
     static const char sparsity[] = "/sparsity/", optimizer[] = "/optimizer/",
-                      adapter[] = "/adapter/";
+                      adapter[] = "/adapter/", widen[] = "/model/widen_";
     if (strncmp(row->path, sparsity, sizeof(sparsity) - 1) == 0) {
         return spec->sparsity.method;
     }
@@ -241,6 +250,9 @@ const char *spec_owner(const struct job_spec *spec, const struct opt *row)
     }
     if (strncmp(row->path, adapter, sizeof(adapter) - 1) == 0) {
         return spec->adapter.name;
+    }
+    if (strncmp(row->path, widen, sizeof(widen) - 1) == 0) {
+        return spec->model.widen;
     }
     return NULL;
 }

@@ -15,6 +15,31 @@ def parameters():
     return 2 * sum(rank * (din + dout) + hidden * din + hidden + rank * hidden + rank for dout, din in DIMS)
 
 
+def slope_and_widen():
+    """Real runs of static, slope and a widened static: the same losses until the branch works; the budget of the branch."""
+    with folder() as name:
+        base = pathlib.Path(name)
+        job = tiny_job(corpus(base / "corpus.txt"))
+        job["sparsity"] = {"method": "static", "n": 2, "m": 4}
+        slope = {**job, "sparsity": {**job["sparsity"], "method": "slope", "branch_share": 0.25}}
+        wide = {**job, "model": {**job["model"], "widen": "lora"}}
+        losses, starts = {}, {}
+        for kind, what in (("static", job), ("slope", slope), ("wide", wide)):
+            train(what, base / kind)
+            losses[kind] = [(e["step"], e["loss"]) for e in events(base / kind, "step")]
+            starts[kind] = events(base / kind, "start")[0]
+        assert max(step for step, _ in losses["slope"]) == 60
+        same = [a == b for a, b in zip(losses["static"], losses["slope"])]
+        # Step 46 is the first that trains B, and 47 the first whose loss sees it.
+        assert same == [step <= 46 for step, _ in losses["slope"]] and not all(same) and any(same), same
+        budget = starts["slope"]["adapter_parameters"]
+        more = starts["wide"]["active_parameters"] - starts["static"]["active_parameters"]
+        assert starts["wide"]["adapter_parameters"] == 0 and budget <= more < budget + 3 * 64 * 2 * 2, (budget, more)
+        config = json.loads((base / "wide" / "model" / "config.json").read_text())
+        assert config["intermediate_size"] == 176 + 4 * more // (3 * 64 * 2 * 2), config
+        hebb("eval", base / "wide" / "model", "--data", base / "corpus.txt", "--json")
+
+
 def main():
     with service() as daemon:
         job = tiny_job(corpus(daemon.data / "corpus.txt"), adapter=ADAPTER)
@@ -60,6 +85,7 @@ def main():
             assert file.read_bytes() == (base / "exported" / file.name).read_bytes(), file.name
         (out / "model" / "adapter.safetensors").unlink()
         hebb("eval", out / "model", "--data", held, want=3)
+    slope_and_widen()
     print("adapter: ok")
 
 

@@ -1,84 +1,8 @@
 /* Adapters in training: the way down, decay, and checkpoints. */
-#include "tests/engine/checkpoint_fixture.h"
+#include "tests/engine/adapter_run.h"
 
-#include "engine/data.h"
 #include "engine/model_private.h"
 #include <math.h>
-#include <unistd.h>
-
-/* A sentence over and over: soon learned by heart. */
-static const char TEXT[] = "the quick brown fox jumps over the lazy dog; ";
-
-struct run {
-    struct comms_world world;
-    struct comms_rank rank;
-    struct pool *pool;
-    struct device *dev;
-    struct dataset *data;
-    struct trainer *trainer;
-};
-
-static struct trainer_config config_of(const char *method, unsigned n, unsigned m,
-                                       enum adapter_kind kind)
-{
-    struct trainer_config config = fixture_config(method, n, m);
-    config.shape.vocab = DATA_BYTES_VOCAB;
-    config.shape.context = config.context = 16;
-    config.shape.adapter = (struct adapter_shape){.kind = kind,
-                                                  .rank = 3,
-                                                  .hidden = kind == ADAPTER_COMOLORA ? 2 : 0,
-                                                  .gamma = kind == ADAPTER_COMOLORA ? 0.5 : 0,
-                                                  .alpha = 3};
-    config.batch = 4;
-    config.micro_batch = 2;
-    config.lr = 0.01;
-    return config;
-}
-
-static void run_open(struct run *run, const struct trainer_config *config, unsigned threads)
-{
-    struct err err = {0};
-    char path[] = "/tmp/test_adapter_XXXXXX";
-    const char *paths[] = {path};
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    for (int i = 0; i < 60; i++)
-        assert_int_equal(write(fd, TEXT, sizeof TEXT - 1), sizeof TEXT - 1);
-    close(fd);
-    const struct dataset_config data = {.train = paths,
-                                        .train_count = 1,
-                                        .format = "text",
-                                        .context = config->context,
-                                        .vocab = config->shape.vocab,
-                                        .seed = config->seed};
-    comms_init(&run->world, &run->rank, 1);
-    assert_int_equal(pool_create(&run->pool, threads, NULL), 0);
-    assert_int_equal(device_create(&run->dev, "cpu", run->pool, NULL), 0);
-    assert_int_equal(dataset_open(&run->data, &data, 0, 1, &err), 0);
-    if (trainer_create(&run->trainer, config, run->dev, &run->rank.comm, run->data, &err) != 0)
-        fail_msg("%s", err.text);
-    unlink(path); /* the data set keeps it open */
-}
-
-static void run_close(struct run *run)
-{
-    trainer_destroy(run->trainer);
-    dataset_close(run->data);
-    device_destroy(run->dev);
-    pool_destroy(run->pool);
-    comms_release(&run->world);
-}
-
-/* Steps up to `step`; returns the last loss. */
-static double run_until(struct run *run, size_t step)
-{
-    struct step_result result = {0};
-    struct err err = {0};
-    while (run->trainer->step < step)
-        if (trainer_step(run->trainer, NULL, &result, &err) != 0)
-            fail_msg("%s", err.text);
-    return result.loss;
-}
 
 static double part_norm(const struct model *model, const char *suffix)
 {
@@ -106,7 +30,7 @@ static void loss_falls_and_every_part_learns(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct run run;
         struct trainer_config config =
-            config_of(cases[i].method, cases[i].n, cases[i].m, cases[i].kind);
+            adapter_config(cases[i].method, cases[i].n, cases[i].m, cases[i].kind);
         run_open(&run, &config, 1);
         double first = run_until(&run, 1), last = run_until(&run, config.steps);
         assert_true(first > 5 && first < 7); /* log(257) = 5.5 */
@@ -126,7 +50,7 @@ static void branches_alone_lower_the_loss(void **state)
 {
     (void)state;
     struct run run;
-    struct trainer_config config = config_of("static", 1, 4, ADAPTER_COMOLORA);
+    struct trainer_config config = adapter_config("static", 1, 4, ADAPTER_COMOLORA);
     config.warmup = 0;
     run_open(&run, &config, 1);
     struct model *model = run.trainer->model;
@@ -151,7 +75,7 @@ static void threads_do_not_change_a_bit(void **state)
 {
     (void)state;
     struct run one, three;
-    struct trainer_config config = config_of("chts24", 1, 4, ADAPTER_COMOLORA);
+    struct trainer_config config = adapter_config("chts24", 1, 4, ADAPTER_COMOLORA);
     config.micro_batch = 4; /* a panel of 64 tokens */
     run_open(&one, &config, 1);
     run_open(&three, &config, 3);
@@ -166,7 +90,7 @@ static void threads_do_not_change_a_bit(void **state)
 static void branches_are_no_targets_and_biases_do_not_decay(void **state)
 {
     (void)state;
-    const struct model_shape shape = config_of("dense", 1, 1, ADAPTER_COMOLORA).shape;
+    const struct model_shape shape = adapter_config("dense", 1, 1, ADAPTER_COMOLORA).shape;
     struct device *dev = NULL;
     struct model *model = NULL;
     assert_int_equal(device_create(&dev, "ref", NULL, NULL), 0);
@@ -197,7 +121,7 @@ static void a_resumed_run_has_the_same_bytes(void **state)
         uint64_t bytes = 0;
         bool found = false;
         struct err err = {0};
-        struct trainer_config config = config_of("chts24", 1, 4, kinds[i]);
+        struct trainer_config config = adapter_config("chts24", 1, 4, kinds[i]);
         assert_non_null(mkdtemp(folder));
         run_open(&whole, &config, 1);
         run_open(&second, &config, 2);
@@ -225,7 +149,7 @@ static void a_checkpoint_carries_its_adapter(void **state)
     struct err err = {0};
     struct checkpoint_info info;
     struct model *model = NULL;
-    struct trainer_config config = config_of("static", 2, 4, ADAPTER_COMOLORA);
+    struct trainer_config config = adapter_config("static", 2, 4, ADAPTER_COMOLORA);
     assert_non_null(mkdtemp(folder));
     run_open(&run, &config, 1);
     run_until(&run, 5);

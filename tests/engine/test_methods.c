@@ -17,10 +17,10 @@ static void registry_has_the_methods_of_the_job_spec(void **state)
     static const struct {
         const char *name;
         bool sparse, refreshes;
-    } rows[] = {{"dense", false, false}, {"static", true, false}, {"set", true, true},
-                {"rigl", true, true},    {"chts24", true, true},  {"chtsnm", true, true},
-                {"retrain", true, true}, {"ste", true, false},    {"srste", true, false},
-                {"cast", true, false}};
+    } rows[] = {{"dense", false, false}, {"static", true, false}, {"slope", true, false},
+                {"set", true, true},     {"rigl", true, true},    {"chts24", true, true},
+                {"chtsnm", true, true},  {"retrain", true, true}, {"ste", true, false},
+                {"srste", true, false},  {"cast", true, false}};
     size_t count;
     const struct method *table = method_table(&count);
     assert_int_equal(count, sizeof rows / sizeof rows[0]);

@@ -24,7 +24,7 @@ static const double WEIGHT_TOLERANCE = 1e-6;
 struct golden_case {
     char name[32], method[16], layout[16];
     unsigned n, m;
-    double penalty, zeta;
+    double penalty, zeta, share;
     size_t interval;
 };
 
@@ -33,9 +33,9 @@ static void read_case(struct golden_case *c, const struct st_file *file, const c
     snprintf(c->name, sizeof c->name, "%s", name);
     const char *text = st_metadata(file, name);
     assert_non_null(text);
-    assert_int_equal(sscanf(text, "%15s %u %u %15s %lf %lf %zu", c->method, &c->n, &c->m,
-                            c->layout, &c->penalty, &c->zeta, &c->interval),
-                     7);
+    assert_int_equal(sscanf(text, "%15s %u %u %15s %lf %lf %zu %lf", c->method, &c->n, &c->m,
+                            c->layout, &c->penalty, &c->zeta, &c->interval, &c->share),
+                     8);
 }
 
 static struct trainer_config config_of(const struct golden_case *c, const struct st_file *file,
@@ -46,7 +46,8 @@ static struct trainer_config config_of(const struct golden_case *c, const struct
                                                .interval = c->interval,
                                                .until = golden_number(file, "until"),
                                                .zeta = c->zeta,
-                                               .penalty = c->penalty},
+                                               .penalty = c->penalty,
+                                               .branch_share = c->share},
                                     .steps = golden_size(file, "steps"),
                                     .warmup = golden_size(file, "warmup"),
                                     .batch = 4,
@@ -63,6 +64,11 @@ static struct trainer_config config_of(const struct golden_case *c, const struct
     config.method.steps = config.steps;
     config.shape.latent = method_find(c->method)->latent;
     config.shape.layout = strcmp(c->layout, "block") == 0 ? NM_LAYOUT_BLOCK : NM_LAYOUT_ROW;
+    if (method_find(c->method)->late_branch)
+        config.shape.adapter =
+            (struct adapter_shape){.kind = ADAPTER_LORA,
+                                   .rank = golden_size(file, "branch_rank"),
+                                   .alpha = golden_number(file, "branch_alpha")};
     return config;
 }
 
@@ -76,8 +82,8 @@ static void load(const struct model *model, const struct st_file *base)
         const size_t count = param->rows * param->cols;
         struct nm *w = param->nm;
         size_t bytes = 0, k = 0;
-        if (param->folded)
-            continue; /* a scale starts at 1 */
+        if (param->folded || param->adapter)
+            continue; /* a scale starts at 1, a branch as load_branches says */
         float *golden = golden_data(base, &bytes, "", param->name);
         real *dense = calloc(count, sizeof *dense);
         assert_true(dense && bytes == count * sizeof *golden);
@@ -91,6 +97,24 @@ static void load(const struct model *model, const struct st_file *base)
         assert_int_equal(k, param->count);
         free(dense);
         free(golden);
+    }
+}
+
+static void load_branches(const struct model *model, const struct golden_case *c,
+                          const struct st_file *file)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.start.", c->name);
+    for (size_t i = 0; i < model->param_count; i++) {
+        const struct param *param = &model->params[i];
+        size_t bytes = 0;
+        if (!param->adapter)
+            continue;
+        float *start = golden_data(file, &bytes, prefix, param->name);
+        assert_int_equal(bytes, param->count * sizeof *start);
+        for (size_t k = 0; k < param->count; k++)
+            model->weights[param->offset + k] = start[k];
+        free(start);
     }
 }
 
@@ -198,6 +222,15 @@ static void expect_weights(const struct golden_case *c, const struct st_file *fi
     free(scales);
 }
 
+static void expect_branch(const struct golden_case *c, const struct st_file *file,
+                          const struct model *model, const struct param *param)
+{
+    float *expected = data_of(file, c, "final.", param->name, param->count * sizeof *expected);
+    assert_true(golden_error(model->weights + param->offset, expected, param->count) <
+                WEIGHT_TOLERANCE);
+    free(expected);
+}
+
 static void check_case(const struct golden_case *c, const struct st_file *file,
                        const struct st_file *base, size_t micro_batch)
 {
@@ -206,6 +239,7 @@ static void check_case(const struct golden_case *c, const struct st_file *file,
     double *losses = data_of(file, c, "loss", "", config.steps * sizeof *losses);
     double *norms = data_of(file, c, "grad_norm", "", config.steps * sizeof *norms);
     world_open(&w, &config, base);
+    load_branches(w.trainer->model, c, file);
     for (size_t i = 0; i < config.steps; i++) {
         struct step_result result;
         assert_int_equal(trainer_step(w.trainer, NULL, &result, NULL), 0);
@@ -214,6 +248,8 @@ static void check_case(const struct golden_case *c, const struct st_file *file,
     }
     const struct model *model = w.trainer->model;
     for (size_t i = 0; i < model->param_count; i++) {
+        if (model->params[i].adapter && strstr(model->params[i].name, ".layers.0."))
+            expect_branch(c, file, model, &model->params[i]);
         if (!model->params[i].target)
             continue;
         expect_mask(c, file, &model->params[i]);
@@ -271,13 +307,18 @@ static void rigl_follows_pytorch(void **state)
     assert_int_equal(check_method("rigl"), 3);
 }
 
+static void slope_follows_pytorch(void **state)
+{
+    (void)state;
+    assert_int_equal(check_method("slope"), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ste_follows_pytorch),
-        cmocka_unit_test(srste_follows_pytorch),
-        cmocka_unit_test(cast_follows_pytorch),
-        cmocka_unit_test(rigl_follows_pytorch),
+        cmocka_unit_test(ste_follows_pytorch),   cmocka_unit_test(srste_follows_pytorch),
+        cmocka_unit_test(cast_follows_pytorch),  cmocka_unit_test(rigl_follows_pytorch),
+        cmocka_unit_test(slope_follows_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

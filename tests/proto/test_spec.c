@@ -199,6 +199,27 @@ static void penalties_have_the_papers_values_by_default(void **state)
     }
 }
 
+static void slope_has_a_lora_branch_by_default_and_others_have_none(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"slope\"}}");
+    assert_string_equal(spec.adapter.name, "lora");
+    assert_int_equal(spec.adapter.rank, 7);
+    assert_true(spec.adapter.alpha == 7);
+    assert_true(spec.sparsity.branch_share == 0.01);
+    assert_false(spec_refreshes(&spec) || spec_latent(&spec));
+    spec_release(&spec);
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"slope\","
+                 "\"branch_share\":0.25},\"adapter\":{\"rank\":3}}");
+    assert_int_equal(spec.adapter.rank, 3);
+    assert_true(spec.sparsity.branch_share == 0.25);
+    spec_release(&spec);
+    parse(&spec, "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\"}}");
+    assert_string_equal(spec.adapter.name, "none");
+    spec_release(&spec);
+}
+
 static void printing_and_parsing_again_gives_the_same_bytes(void **state)
 {
     (void)state;
@@ -213,6 +234,9 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
         "{\"data\":{\"train\":[\"a\"]},\"optimizer\":{\"name\":\"muon\",\"scale\":\"spectral\"}"
         "}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"static\",\"n\":3,\"m\":8}}",
+        "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"slope\",\"n\":2}}",
+        "{\"data\":{\"train\":[\"a\"]},\"model\":{\"widen\":\"lora\",\"widen_rank\":3}}",
+        "{\"data\":{\"train\":[\"a\"]},\"model\":{\"widen\":\"comolora\"}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"set\",\"zeta\":0.3,\"soft\":"
         "true}}",
         "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{\"method\":\"chtsnm\",\"mpr\":0.25}}",
@@ -251,6 +275,8 @@ static void printing_and_parsing_again_gives_the_same_bytes(void **state)
 /* True if the job of these method, optimizer and adapter has this option. */
 static bool row_applies(const struct opt *row, const char *const names[3])
 {
+    if (strncmp(row->path, "/model/widen_", 13) == 0) /* of no widened job */
+        return false;
     for (const char *const *name = row->owners; name && *name; name++)
         for (size_t i = 0; i < 3; i++)
             if (strcmp(*name, names[i]) == 0)
@@ -482,6 +508,14 @@ static const struct {
      "/model/layers: required when model.preset is none\n"},
     {"{%s,\"model\":{\"hidden\":65536,\"intermediate\":262144,\"layers\":512,\"heads\":512}}",
      "/model: 3.52e+13 parameters; the limit is 1.1e+12\n"},
+    {"{%s,\"model\":{\"widen_rank\":3}}",
+     "/model/widen_rank: none has no such option; it belongs to lora, comolora\n"},
+    {"{%s,\"adapter\":{\"name\":\"lora\"},\"model\":{\"widen_rank\":3}}",
+     "/model/widen_rank: none has no such option; it belongs to lora, comolora\n"},
+    {"{%s,\"model\":{\"widen\":\"lora\",\"widen_hidden\":3}}",
+     "/model/widen_hidden: lora has no such option; it belongs to comolora\n"},
+    {"{%s,\"model\":{\"preset\":\"llama-60m\",\"intermediate\":262144,\"widen\":\"lora\"}}",
+     "/model/widen: intermediate would grow to 276584; the limit is 262144\n"},
     {"{%s,\"train\":{\"context\":300}}", "/train/context: 300 is above model.context 256\n"},
     {"{%s,\"train\":{\"warmup\":11,\"steps\":10}}",
      "/train/warmup: 11 is above train.steps 10\n"},
@@ -499,6 +533,14 @@ static const struct {
      "formats\n"},
     {"{%s,\"restart\":{\"backoff_s\":301}}",
      "/restart/backoff_s: must be from 0 to 300, got 301\n"},
+    {"{%s,\"sparsity\":{\"method\":\"slope\"},\"adapter\":{\"name\":\"comolora\"}}",
+     "/adapter/name: slope trains a lora branch at the end; got comolora\n"},
+    {"{%s,\"sparsity\":{\"method\":\"slope\"},\"adapter\":{\"name\":\"none\"}}",
+     "/adapter/name: slope trains a lora branch at the end; got none\n"},
+    {"{%s,\"sparsity\":{\"method\":\"slope\",\"branch_share\":0}}",
+     "/sparsity/branch_share: must be from 0.0001 to 1, got 0\n"},
+    {"{%s,\"sparsity\":{\"method\":\"static\",\"branch_share\":0.1}}",
+     "/sparsity/branch_share: static has no such option; it belongs to slope\n"},
     {"{%s,\"adapter\":{\"rank\":7}}",
      "/adapter/rank: none has no such option; it belongs to lora, comolora\n"},
     {"{%s,\"adapter\":{\"name\":\"lora\",\"gamma\":0.5}}",
@@ -593,6 +635,7 @@ int main(void)
         cmocka_unit_test(computed_defaults_follow_what_is_given),
         cmocka_unit_test(chtsnm_revisits_patterns_as_the_paper_does_by_default),
         cmocka_unit_test(penalties_have_the_papers_values_by_default),
+        cmocka_unit_test(slope_has_a_lora_branch_by_default_and_others_have_none),
         cmocka_unit_test(printing_and_parsing_again_gives_the_same_bytes),
         cmocka_unit_test(printed_job_has_every_row_that_applies_and_its_value),
         cmocka_unit_test(options_of_the_optimizers_have_their_own_defaults),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/methods.safetensors: training with latent weights and with RigL, in PyTorch and double precision.
+"""Makes tests/golden/methods.safetensors: training with latent weights, with RigL and with SLoPe, in PyTorch and double precision.
 
 The model is that of make_golden_model.py and its weights are those of tests/golden/model.safetensors; what a method does is
 written here once more, dense and slowly: masks by trying every legal pattern, gradients by autograd, AdamW by its formula.
@@ -8,8 +8,9 @@ Run it from the repository's root only to make the file again:
     python3 tests/reference/make_golden_methods.py
 
 For every case NAME: NAME.loss, NAME.grad_norm (steps) in F64; NAME.mask.PARAM (uint8) after the last step; NAME.final.PARAM (F32):
-the weights that a product sees then, of the targets of the first block; for cast also NAME.scale.PARAM.
-Metadata: cases = names; NAME = method n m layout penalty zeta interval.
+the weights that a product sees then, of the targets of the first block; for cast also NAME.scale.PARAM; for slope NAME.start.PART (all targets)
+and NAME.final.PART, PART = PARAM with lora_A.weight or lora_BT.weight (B transposed) at its end.
+Metadata: cases = names; NAME = method n m layout penalty zeta interval share; branch_rank, branch_alpha.
 """
 import functools
 import itertools
@@ -25,6 +26,7 @@ import make_golden_model as base  # noqa: E402
 GOLDEN = "tests/golden/methods.safetensors"
 STEPS, WARMUP, LR, FLOOR, DECAY, CLIP = 25, 5, 3e-3, 0.1, 0.1, 1.4
 B1, B2, EPS, MASK_EVERY, UNTIL = 0.9, 0.999, 1e-8, 10, 0.75
+RANK, ALPHA = 3, 6.0
 
 
 def learning_rate(step):
@@ -90,9 +92,32 @@ def spread(scale, shape, m):
     return scale.repeat_interleave(2 * m, dim=1)[:, : shape[1]]
 
 
+def part(name, end):
+    return name.removesuffix("weight") + end
+
+
+def linear(w, name, x):
+    """The product with a target, and its branch where there is one."""
+    y = x @ w[name].T
+    if part(name, "lora_A.weight") in w:
+        y = y + ALPHA / RANK * (x @ w[part(name, "lora_A.weight")].T @ w[part(name, "lora_BT.weight")])
+    return y
+
+
+def make_branches(weights, names):
+    generator = torch.Generator().manual_seed(5)
+    out = {}
+    for k in names:
+        dout, din = weights[k].shape
+        a = torch.randn(RANK, din, dtype=torch.float64, generator=generator) / math.sqrt(din)
+        out[part(k, "lora_A.weight")] = a.float()
+        out[part(k, "lora_BT.weight")] = torch.zeros(RANK, dout)
+    return out
+
+
 def loss_and_gradients(effective, windows, targets):
     leaves = {k: v.clone().requires_grad_() for k, v in effective.items()}
-    loss = base.token_losses(base.forward(leaves, windows), targets).mean()
+    loss = base.token_losses(base.forward(leaves, windows, linear), targets).mean()
     loss.backward()
     return loss.item(), {k: v.grad for k, v in leaves.items()}
 
@@ -122,7 +147,12 @@ def run(case, weights, stream):
     names = [k for k in w if k.split(".")[-2] in base.TARGETS]
     state = {k: Adam(v, DECAY if v.dim() == 2 else 0.0) for k, v in w.items()}
     masks = {k: best_mask(w[k].abs(), n, m, layout) for k in names}
-    if method == "rigl":
+    branch, branch_state, branch_steps = {}, {}, 0
+    if method == "slope":
+        start = make_branches(w, names)
+        branch = {k: v.double() for k, v in start.items()}
+        branch_state = {k: Adam(v, DECAY) for k, v in branch.items()}
+    if method in ("rigl", "slope"):
         w |= {k: w[k] * masks[k] for k in names}
     scales, scale_state = {}, {}
     if method == "cast":
@@ -139,12 +169,14 @@ def run(case, weights, stream):
         lr = learning_rate(step)
         if method in ("ste", "srste"):
             masks = {k: best_mask(w[k].abs(), n, m, layout) for k in names}
-        loss, g = loss_and_gradients(effective(), windows, targets)
+        working = method == "slope" and step > math.floor(STEPS * (1 - case["share"]))
+        loss, g = loss_and_gradients(effective() | (branch if working else {}), windows, targets)
+        branch_steps += working
         scale_g = {}
         for k in names:
             if method == "srste":
                 g[k] = g[k] + case["penalty"] * (1 - masks[k]) * w[k]
-            elif method == "rigl":
+            elif method in ("rigl", "slope"):
                 g[k] = g[k] * masks[k]
             elif method == "cast":
                 product = torch.nn.functional.pad(w[k] * g[k], (0, scales[k].shape[1] * 2 * m - w[k].shape[1]))
@@ -154,6 +186,8 @@ def run(case, weights, stream):
         clip = CLIP / (norm + 1e-6) if norm > CLIP - 1e-6 else 1.0
         for k in w:
             w[k] = state[k].step(w[k], g[k] * clip, step, lr)
+        for k in branch if working else ():
+            branch[k] = branch_state[k].step(branch[k], g[k] * clip, branch_steps, lr)
         for k in scales:
             scales[k] = scale_state[k].step(scales[k], scale_g[k] * clip, step, lr)
         if method == "cast":
@@ -180,12 +214,16 @@ def run(case, weights, stream):
             out[f"{name}.final.{k}"] = final[k].float()
             if method == "cast":
                 out[f"{name}.scale.{k}"] = scales[k].float()
+    for k in branch:
+        out[f"{name}.start.{k}"] = start[k]
+        if ".layers.0." in k:
+            out[f"{name}.final.{k}"] = branch[k].float()
     print(f"{name}: {losses[0]:.4f} -> {losses[-1]:.4f}")
     return out
 
 
-def case(name, method, n, m, layout="row", penalty=0.0, zeta=0.0, interval=0):
-    return dict(name=name, method=method, n=n, m=m, layout=layout, penalty=penalty, zeta=zeta, interval=interval)
+def case(name, method, n, m, layout="row", penalty=0.0, zeta=0.0, interval=0, share=0.0):
+    return dict(name=name, method=method, n=n, m=m, layout=layout, penalty=penalty, zeta=zeta, interval=interval, share=share)
 
 
 # Penalties far above the defaults, so that 25 steps show them.
@@ -200,6 +238,8 @@ CASES = [
     case("rigl14", "rigl", 1, 4, zeta=0.5, interval=4),
     case("rigl24", "rigl", 2, 4, zeta=0.3, interval=6),
     case("rigl24block", "rigl", 2, 4, "block", zeta=0.8, interval=3),
+    case("slope14", "slope", 1, 4, share=0.4),
+    case("slope24block", "slope", 2, 4, "block", share=0.1),
 ]
 
 
@@ -209,10 +249,10 @@ def main():
     stream = golden["curve.tokens"].long()
     weights = {k: golden[k] for k in base.make_weights()}
     out, meta = {}, {"steps": STEPS, "warmup": WARMUP, "lr": LR, "min_lr_ratio": FLOOR, "weight_decay": DECAY, "grad_clip": CLIP,
-                     "until": UNTIL, "cases": " ".join(c["name"] for c in CASES), "torch": torch.__version__}
+                     "until": UNTIL, "branch_rank": RANK, "branch_alpha": ALPHA, "cases": " ".join(c["name"] for c in CASES), "torch": torch.__version__}
     for c in CASES:
         out |= run(c, weights, stream)
-        meta[c["name"]] = " ".join(str(c[k]) for k in ("method", "n", "m", "layout", "penalty", "zeta", "interval"))
+        meta[c["name"]] = " ".join(str(c[k]) for k in ("method", "n", "m", "layout", "penalty", "zeta", "interval", "share"))
     save_file({k: v.contiguous() for k, v in out.items()}, GOLDEN, metadata={k: str(v) for k, v in meta.items()})
 
 

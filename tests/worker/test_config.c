@@ -180,6 +180,20 @@ static void lora_has_no_gate(void **state)
     spec_release(&spec);
 }
 
+static void slope_has_a_lora_branch_and_its_share(void **state)
+{
+    (void)state;
+    struct job_spec spec;
+    struct trainer_config c;
+    parse(&spec, "{\"data\": {\"train\": [\"a\"]}, \"sparsity\": {\"method\": \"slope\","
+                 " \"branch_share\": 0.125}}");
+    assert_int_equal(config_trainer(&spec, 1, &c, NULL), 0);
+    assert_int_equal(c.shape.adapter.kind, ADAPTER_LORA);
+    assert_int_equal(c.shape.adapter.rank, 7);
+    assert_true(c.method.branch_share == 0.125);
+    spec_release(&spec);
+}
+
 static void passes_fit_the_world_that_runs(void **state)
 {
     (void)state;
@@ -208,6 +222,7 @@ int main(void)
         cmocka_unit_test(a_dense_job_has_no_pattern),
         cmocka_unit_test(without_a_tokenizer_no_file_is_text),
         cmocka_unit_test(lora_has_no_gate),
+        cmocka_unit_test(slope_has_a_lora_branch_and_its_share),
         cmocka_unit_test(passes_fit_the_world_that_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,6 +71,8 @@ static const char *const JOBS[] = {
     "\"gradient\"}}",
     "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"srste\",\"layout\":\"block\"}"
     "}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"slope\"}}",
+    "{\"data\":{\"train\":[\"a.txt\"]},\"model\":{\"widen\":\"comolora\"}}",
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof JOBS[0] };
 
@@ -154,8 +156,8 @@ static void parameters_equal_the_models(void **state)
 static void only_latent_methods_take_memory_for_dense_weights(void **state)
 {
     (void)state;
-    static const char *const METHODS[] = {"dense",  "static", "set",   "rigl", "chts24",
-                                          "chtsnm", "ste",    "srste", "cast"};
+    static const char *const METHODS[] = {"dense", "static", "set", "rigl",  "chts24",
+                                          "slope", "chtsnm", "ste", "srste", "cast"};
     uint64_t sparse = 0;
     for (size_t i = 0; i < sizeof METHODS / sizeof METHODS[0]; i++) {
         struct fixture f;
@@ -166,8 +168,8 @@ static void only_latent_methods_take_memory_for_dense_weights(void **state)
         setup(&f, json);
         const size_t dense = sizeof(real) * 8 * (4 * 512 * 512 + 3 * (size_t)512 * 1376);
         sparse = i == 1 ? f.estimate.memory.weights : sparse;
-        assert_int_equal(f.estimate.memory.latent, i < 6 ? 0 : dense);
-        if (i >= 6)
+        assert_int_equal(f.estimate.memory.latent, i < 7 ? 0 : dense);
+        if (i >= 7)
             assert_true(f.estimate.memory.weights >= sparse + dense / 4 * 3 &&
                         f.estimate.flops_per_token == f.estimate.flops_per_token_dense &&
                         f.estimate.density == 0.25);
@@ -211,6 +213,90 @@ static void an_adapter_is_counted_as_a_share(void **state)
     assert_true(f.estimate.flops_per_token - plain.estimate.flops_per_token == 6 * narrow);
     spec_release(&plain.spec);
     spec_release(&f.spec);
+}
+
+/* slope's branch takes part in its share of the steps. */
+static void a_late_branch_counts_by_its_share(void **state)
+{
+    (void)state;
+    struct fixture none, late, always;
+    static const char slope[] = "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":"
+                                "\"slope\",\"branch_share\":0.25}}";
+    setup(&none, "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"static\"}}");
+    setup(&late, slope);
+    setup(&always, "{\"data\":{\"train\":[\"a.txt\"]},\"sparsity\":{\"method\":\"static\"},"
+                   "\"adapter\":{\"name\":\"lora\"}}");
+    estimate_job(&none.spec, &none.estimate);
+    estimate_job(&late.spec, &late.estimate);
+    estimate_job(&always.spec, &always.estimate);
+    assert_int_equal(late.estimate.adapter_parameters, always.estimate.adapter_parameters);
+    assert_int_equal(late.estimate.memory.total, always.estimate.memory.total);
+    const double branch = always.estimate.flops_per_token - none.estimate.flops_per_token;
+    const double counted = late.estimate.flops_per_token - none.estimate.flops_per_token;
+    assert_true(branch > 0 && fabs(counted / branch - 0.25) < 1e-9);
+    spec_release(&none.spec);
+    spec_release(&late.spec);
+    spec_release(&always.spec);
+}
+
+/* The widened model has as many parameters more as the adapter, and at most a block of m units
+ * above that. */
+static void a_widened_model_has_the_parameters_of_the_branch(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sparsity, *model, *widen, *adapter;
+        uint64_t block; /* 3 hidden n layers: of m units */
+        uint64_t m;
+    } rows[] = {
+        {"\"method\":\"chtsnm\",\"n\":1,\"m\":4", "", "\"widen\":\"comolora\"",
+         "\"name\":\"comolora\"", 3 * 512 * 8, 4},
+        {"\"method\":\"static\",\"n\":2,\"m\":4,\"layout\":\"block\"", "",
+         "\"widen\":\"lora\",\"widen_rank\":5", "\"name\":\"lora\",\"rank\":5", 3 * 512 * 2 * 8,
+         4},
+        {"\"method\":\"dense\"",
+         "\"hidden\":24,\"intermediate\":37,\"layers\":3,\"heads\":4,\"kv_heads\":2,",
+         "\"widen\":\"comolora\",\"widen_rank\":3,\"widen_hidden\":4",
+         "\"name\":\"comolora\",\"rank\":3,\"hidden\":4", 3 * 24 * 3, 1},
+        {"\"method\":\"ste\",\"n\":3,\"m\":8",
+         "\"hidden\":48,\"intermediate\":80,\"layers\":2,\"heads\":4,\"kv_heads\":2,",
+         "\"widen\":\"lora\",\"widen_rank\":1", "\"name\":\"lora\",\"rank\":1", 3 * 48 * 3 * 2,
+         8},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fixture plain, wide, branch;
+        char json[512];
+        const char *model = rows[i].model;
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s}}",
+                 rows[i].sparsity, model, "\"context\":16");
+        setup(&plain, json);
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s}}",
+                 rows[i].sparsity, model, rows[i].widen);
+        setup(&wide, json);
+        snprintf(json, sizeof json,
+                 "{\"data\":{\"train\":[\"a\"]},\"sparsity\":{%s},\"model\":{%s%s},"
+                 "\"adapter\":{%s}}",
+                 rows[i].sparsity, model, "\"context\":16", rows[i].adapter);
+        setup(&branch, json);
+        estimate_job(&plain.spec, &plain.estimate);
+        estimate_job(&wide.spec, &wide.estimate);
+        estimate_job(&branch.spec, &branch.estimate);
+        const uint64_t more =
+            wide.estimate.active_parameters - plain.estimate.active_parameters;
+        const uint64_t budget = branch.estimate.adapter_parameters;
+        assert_true(more >= budget && more < budget + rows[i].block);
+        assert_int_equal(more % rows[i].block, 0);
+        assert_int_equal(wide.estimate.intermediate - plain.estimate.intermediate,
+                         more / rows[i].block * rows[i].m);
+        assert_int_equal(wide.config.shape.intermediate, wide.estimate.intermediate);
+        assert_int_equal(plain.estimate.intermediate, plain.spec.model.intermediate);
+        assert_int_equal(wide.estimate.adapter_parameters, 0);
+        spec_release(&plain.spec);
+        spec_release(&wide.spec);
+        spec_release(&branch.spec);
+    }
 }
 
 static void printed_estimate_compares_densities(void **state)
@@ -267,6 +353,8 @@ int main(void)
         cmocka_unit_test(only_latent_methods_take_memory_for_dense_weights),
         cmocka_unit_test(flops_follow_density),
         cmocka_unit_test(an_adapter_is_counted_as_a_share),
+        cmocka_unit_test(a_late_branch_counts_by_its_share),
+        cmocka_unit_test(a_widened_model_has_the_parameters_of_the_branch),
         cmocka_unit_test(printed_estimate_compares_densities),
         cmocka_unit_test(sizes_beyond_64_bits_do_not_wrap),
     };
