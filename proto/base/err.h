@@ -39,7 +39,7 @@ int err_wrap(struct err *err, int code, const char *format, ...)
 /* The code's name in lower case: "invalid", "not_found", ... */
 const char *err_name(int code);
 
-/* Process exit codes of every hebb program; docs/operations.md lists them. */
+/* Process exit codes of every hebb program; docs/formats.md lists them. */
 enum exit_code {
     EXIT_DONE = 0,
     EXIT_FAILED = 1,        /* the thing was tried and failed; a retry may help */
