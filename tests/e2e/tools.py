@@ -95,6 +95,18 @@ def main():
         assert len(rows) == 27 and {r["product"] for r in rows} == {"forward", "dx", "dw"}
         assert all(r["ratio_to_dense"] == 1 for r in rows if r["m"] == 1)
         assert bench["peak_gflops"] > 0 and bench["step"]["tokens_per_s"] > 0
+        assert {"product", "tokens", "din", "dout", "n", "m", "layout", "effective_gflops", "peak_share",
+                "ratio_to_dense"} <= set(rows[0]) and {r["layout"] for r in rows} == {"row", "dense"}
+        assert set(bench["machine"]) >= {"cpu", "cores", "threads", "device", "stream_gb_s"}
+        share, roofline = bench["step"]["share"], bench["step"]["roofline"]
+        assert abs(sum(share.values()) - 1) < 1e-6 and set(share) == set(roofline) | {"rest"}
+        assert {"nm_forward", "nm_backward_x", "nm_backward_w", "head_loss", "attention_backward", "adamw"} <= set(share)
+        assert all(r["bound_by"] in ("compute", "memory") and r["bound_share"] > 0
+                   for op, r in roofline.items() if op != "nm_repack")
+        only = json.loads(hebb("bench", job / "spec.json", "--part", "step", "--json"))
+        assert only["products"] == [] and set(only["step"]["share"]) == set(share)
+        hebb("bench", "--part", "step", want=2)
+        hebb("bench", "--part", "all of it", want=2)
 
         # Wrong use.
         hebb("generate", base, want=3)

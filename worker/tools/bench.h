@@ -1,16 +1,36 @@
-/* The measurements of `hebb bench`. */
+/* The measurements of `hebb bench`, and how they are shown. */
 #ifndef HEBB_TOOLS_BENCH_H
 #define HEBB_TOOLS_BENCH_H
 
 #include "engine/ops.h"
 #include "proto/msg/spec.h"
+#include "worker/tools/bench_trace.h"
 
 enum {
     BENCH_KINDS = 3,
     BENCH_SHAPES = 3,
     BENCH_PRODUCTS = 3,
-    BENCH_ROWS = BENCH_KINDS * BENCH_SHAPES * BENCH_PRODUCTS
+    BENCH_ROWS = BENCH_KINDS * BENCH_SHAPES * BENCH_PRODUCTS,
+    BENCH_CPU_MAX = 128,
 };
+
+/* What the machine can do with the pool's threads. */
+struct bench_machine {
+    char cpu[BENCH_CPU_MAX];
+    unsigned threads;
+    const char *device;
+    double peak_gflops; /* fp32, see bench_peak */
+    double stream_gb_s; /* see bench_stream */
+};
+
+/* The roofline of some work: which of the machine's two limits takes longer, and the share of
+ * the work's time that this limit alone explains. Above 1 where data stay in a cache. */
+struct bench_bound {
+    const char *by; /* "compute" or "memory" */
+    double share;
+};
+struct bench_bound bench_bound(const struct bench_machine *machine, double flops, double bytes,
+                               double seconds);
 
 /* One product of one matrix. Times are medians over repeats in which dense and N:M take turns.
  */
@@ -23,6 +43,28 @@ struct bench_row {
                                 reach */
     double peak_share;       /* multiplications really done over the peak; 0 without a peak */
     double ratio_to_dense; /* the dense product's seconds over this one's, from the same run */
+    struct bench_bound bound;
+};
+
+/* Steps of a job: medians, and the sums of the ops over them. */
+struct bench_step {
+    double tokens_per_s, seconds; /* of one step */
+    size_t steps;
+    struct bench_op ops[BENCH_OPS_MAX]; /* means of one step; only ops that were called */
+    size_t op_count;
+    double rest_seconds;  /* outside the ops */
+    bool refreshed;       /* one refresh was measured */
+    double refresh_ms;    /* its time */
+    double refresh_share; /* of the training time at the job's interval */
+    size_t refresh_interval;
+};
+
+struct bench {
+    struct bench_machine machine;
+    size_t tokens; /* of the products */
+    bool has_products, has_step;
+    struct bench_row rows[BENCH_ROWS];
+    struct bench_step step;
 };
 
 /* Fused multiply-adds of independent chains on every thread, best of several rounds: the most
@@ -30,13 +72,24 @@ struct bench_row {
  * baseline that the processor has. */
 double bench_peak(struct pool *pool);
 
+/* a = b + s c over arrays far larger than the caches, on every thread, best of several rounds,
+ * in 10^9 bytes/s; the three arrays count once each (McCalpin's triad). 0 without memory. */
+double bench_stream(struct pool *pool);
+
 /* The three products at the shapes of llama-60m (512 x 512, 512 x 1376, 1376 x 512), dense, 2:4
  * and 1:4. */
 int bench_products(struct bench_row rows[BENCH_ROWS], struct device *dev, size_t tokens,
-                   double peak, struct err *err);
+                   const struct bench_machine *machine, struct err *err);
 
-/* Whole optimizer steps of a job on one rank: the median tokens/s of a few after a first. */
-int bench_step(double *tokens_per_s, const struct job_spec *spec, struct device *dev,
+/* Whole optimizer steps of a job on one rank, after a first that is left out; then one that is
+ * followed by a refresh, where the job's method has one. */
+int bench_step(struct bench_step *out, const struct job_spec *spec, struct device *dev,
                struct err *err);
+
+void bench_print_json(const struct bench *bench);
+void bench_print_text(const struct bench *bench);
+
+/* Middle of count numbers, which get sorted. */
+double bench_median(double *values, size_t count);
 
 #endif

@@ -1,11 +1,15 @@
 #include "worker/tools/bench.h"
 
 #include "proto/base/clock.h"
+#include "proto/base/mem.h"
 
 enum {
     CHAINS = 12,
     TURNS = 1 << 21,
     ROUNDS = 20,
+    STREAM_ROUNDS = 12,
+    STREAM_ELEMENTS = 1 << 24, /* of an array: 64 MiB */
+    STREAM_CHUNK = 1 << 16,
     BYTES_BASE = 16,
     BYTES_AVX2 = 32,
     BYTES_AVX512 = 64
@@ -86,4 +90,41 @@ double bench_peak(struct pool *pool)
         best = flops / seconds > best ? flops / seconds : best;
     }
     return best / 1e9;
+}
+
+struct stream_job {
+    float *restrict a;
+    const float *restrict b, *restrict c;
+};
+
+static void stream_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct stream_job *job = context;
+    for (size_t i = task * STREAM_CHUNK; i < (task + 1) * STREAM_CHUNK; i++) {
+        job->a[i] = job->b[i] + 0.5f * job->c[i];
+    }
+}
+
+double bench_stream(struct pool *pool)
+{
+    double best = 0;
+    float *memory = mem_aligned(3 * (size_t)STREAM_ELEMENTS, sizeof *memory);
+    if (!memory) {
+        return 0;
+    }
+    for (size_t i = 0; i < 3 * (size_t)STREAM_ELEMENTS; i++) {
+        memory[i] = 1; /* else all pages would be the one of zeros */
+    }
+    struct stream_job job = {
+        .a = memory, .b = memory + STREAM_ELEMENTS, .c = memory + 2 * (size_t)STREAM_ELEMENTS};
+    for (int round = 0; round < STREAM_ROUNDS; round++) {
+        double began = clock_monotonic_s();
+        pool_run(pool, STREAM_ELEMENTS / STREAM_CHUNK, stream_task, &job);
+        double bytes = 3.0 * STREAM_ELEMENTS * sizeof(float);
+        double rate = bytes / (clock_monotonic_s() - began) / 1e9;
+        best = rate > best ? rate : best;
+    }
+    mem_aligned_free(memory);
+    return best;
 }

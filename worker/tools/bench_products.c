@@ -136,17 +136,12 @@ static double product_time(struct operands *o, size_t product, size_t kind)
     return clock_monotonic_s() - began;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The rows of one product at one shape: REPEATS rounds after one that only warms up, the kinds
  * taking turns. */
 static void product_measure(struct bench_row *rows, struct operands *o, size_t product,
-                            double peak)
+                            const struct bench_machine *machine)
 {
+    const double tokens = (double)o->tokens, din = (double)o->din, dout = (double)o->dout;
     double times[BENCH_KINDS][REPEATS];
     for (int repeat = -1; repeat < REPEATS; repeat++) {
         for (size_t kind = 0; kind < BENCH_KINDS; kind++) {
@@ -155,24 +150,25 @@ static void product_measure(struct bench_row *rows, struct operands *o, size_t p
         }
     }
     for (size_t kind = 0; kind < BENCH_KINDS; kind++) {
-        qsort(times[kind], REPEATS, sizeof times[kind][0], ascending);
-        double flops = 2.0 * (double)o->tokens * (double)o->din * (double)o->dout;
-        double seconds = times[kind][REPEATS / 2];
-        double done = flops * kinds[kind].n / kinds[kind].m / seconds / 1e9;
-        rows[kind] = (struct bench_row){.product = products[product],
-                                        .din = o->din,
-                                        .dout = o->dout,
-                                        .n = kinds[kind].n,
-                                        .m = kinds[kind].m,
-                                        .seconds = seconds,
-                                        .effective_gflops = flops / seconds / 1e9,
-                                        .peak_share = peak > 0 ? done / peak : 0,
-                                        .ratio_to_dense = times[0][REPEATS / 2] / seconds};
+        double flops = 2.0 * tokens * din * dout, share = (double)kinds[kind].n / kinds[kind].m;
+        double seconds = bench_median(times[kind], REPEATS), done = flops * share;
+        double elements = tokens * (din + dout) + din * dout * share;
+        rows[kind] = (struct bench_row){
+            .product = products[product],
+            .din = o->din,
+            .dout = o->dout,
+            .n = kinds[kind].n,
+            .m = kinds[kind].m,
+            .seconds = seconds,
+            .effective_gflops = flops / seconds / 1e9,
+            .peak_share = done / seconds / 1e9 / machine->peak_gflops,
+            .ratio_to_dense = times[0][REPEATS / 2] / seconds,
+            .bound = bench_bound(machine, done, elements * sizeof(real), seconds)};
     }
 }
 
 int bench_products(struct bench_row rows[BENCH_ROWS], struct device *dev, size_t tokens,
-                   double peak, struct err *err)
+                   const struct bench_machine *machine, struct err *err)
 {
     const struct device_limits limits = {
         .rows = tokens, .dim_max = 1376, .vocab = 1, .context = 1, .heads = 1, .head_dim = 2};
@@ -181,7 +177,7 @@ int bench_products(struct bench_row rows[BENCH_ROWS], struct device *dev, size_t
         struct operands o;
         rc = operands_init(&o, dev, tokens, shape, err);
         for (size_t product = 0; rc == 0 && product < BENCH_PRODUCTS; product++) {
-            product_measure(rows, &o, product, peak);
+            product_measure(rows, &o, product, machine);
             rows += BENCH_KINDS;
         }
         operands_release(&o);

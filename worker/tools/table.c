@@ -61,12 +61,16 @@ const struct command tools_commands[] = {
      "Exit code 3 if a group has more than N links. In a dense file a link is a weight that "
      "is\n"
      "not zero; without --n and --m such a file's density is shown only.\n"},
-    {"bench", "[JOB.json] [--tokens T] [--threads N] [--json]",
+    {"bench", "[JOB.json] [--part PART] [--tokens T] [--threads N] [--json]",
      "speed of each product, and of a job's step", tool_bench,
-     "Forward, dX and dW at llama-60m's shapes, dense, 2:4 and 1:4, medians of repeats that "
-     "take\n"
-     "turns. Effective GF/s count the multiplications of a dense product; the share of the "
-     "peak\n"
-     "counts those that were done. With a job: tokens/s of its step on one rank.\n"},
+     "products: forward, dX and dW at llama-60m's shapes, dense, 2:4 and 1:4, medians of\n"
+     "repeats that take turns. Effective GF/s count the multiplications of a dense product;\n"
+     "the share of the peak counts those that were done.\n"
+     "step: with a job, tokens/s of its step on one rank, the time of each op, and of a\n"
+     "refresh. Bound by: which takes longer at the machine's measured peaks, the op's\n"
+     "operations or its bytes (every operand once); of bound: the share of the op's time that\n"
+     "this explains, above 100% where data stay in a cache.\n"
+     "\n"
+     "  --part PART       all, products or step\n"},
     {0},
 };
