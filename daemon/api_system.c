@@ -36,9 +36,9 @@ void api_readyz(struct api_request *request, struct api_answer *answer)
         problem_set(answer, PROBLEM_UNAVAILABLE, "the daemon is stopping");
         return;
     }
-    if (!store_writable(daemon->store)) {
-        problem_set(answer, PROBLEM_READ_ONLY, "the disk of %s is full or failing",
-                    daemon->config.state_dir);
+    struct err why;
+    if (jobs_ready(daemon->jobs, &why) != 0) {
+        problem_set(answer, PROBLEM_READ_ONLY, "%s", why.text);
         return;
     }
     int cores_used, cores, gpus_used, gpus;

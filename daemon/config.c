@@ -17,7 +17,8 @@ enum {
     CORES_MAX = 4096,
     GPUS_MAX = 64,
     TOKEN_BYTES = 32,
-    POLL_MS_MAX = 60000
+    POLL_MS_MAX = 60000,
+    GRACE_S_MAX = 24 * 3600
 };
 
 static int set_text(char **field, const char *value, const char *name, struct err *err)
@@ -100,6 +101,28 @@ static int set_poll_ms(struct config *config, const char *value, struct err *err
     return set_number(&config->daemon.poll_ms, value, "--poll-ms", 10, POLL_MS_MAX, err);
 }
 
+static int set_cancel_grace(struct config *config, const char *value, struct err *err)
+{
+    return set_number(&config->daemon.cancel_grace_s, value, "--cancel-grace", 1, GRACE_S_MAX,
+                      err);
+}
+
+static int set_pause_grace(struct config *config, const char *value, struct err *err)
+{
+    return set_number(&config->daemon.pause_grace_s, value, "--pause-grace", 1, GRACE_S_MAX,
+                      err);
+}
+
+static int set_stop_grace(struct config *config, const char *value, struct err *err)
+{
+    return set_number(&config->daemon.stop_grace_s, value, "--stop-grace", 1, GRACE_S_MAX, err);
+}
+
+static int set_hung(struct config *config, const char *value, struct err *err)
+{
+    return set_number(&config->daemon.hung_s, value, "--hung", 3, GRACE_S_MAX, err);
+}
+
 static int set_log_level(struct config *config, const char *value, struct err *err)
 {
     static const char *const names[] = {[LOG_LEVEL_DEBUG] = "debug",
@@ -140,6 +163,11 @@ static const struct config_option {
     {"--cores", "N", "cores to give out to jobs; those that this process may use", set_cores},
     {"--gpus", "N", "GPUs to give out to jobs; 0", set_gpus},
     {"--poll-ms", "N", "how often events files and attempts are looked at; 200", set_poll_ms},
+    {"--cancel-grace", "SECONDS", "from asking a job that is cancelled to SIGTERM; 30",
+     set_cancel_grace},
+    {"--pause-grace", "SECONDS", "the same for a job that is paused; 600", set_pause_grace},
+    {"--stop-grace", "SECONDS", "from SIGTERM to SIGKILL; 60", set_stop_grace},
+    {"--hung", "SECONDS", "a rank without a heartbeat for so long is killed; 20", set_hung},
     {"--log-level", "LEVEL", "debug, info, warn or error; info", set_log_level},
     {"--port-file", "FILE", "write the bound port to FILE when ready", set_port_file},
 };

@@ -24,6 +24,11 @@ struct daemon_config {
     char *web_dir;        /* dashboard files */
     int cores, gpus;      /* slots; 0 cores: of the machine */
     int poll_ms;          /* event files and controls, default 200 */
+    /* Bounds of a stop in seconds, 0: the default (jobs_internal.h, shim.h). */
+    int cancel_grace_s;   /* from `stop` in control to SIGTERM for the shim, cancelling */
+    int pause_grace_s;    /* the same, pausing */
+    int stop_grace_s;     /* from SIGTERM to SIGKILL */
+    int hung_s;           /* a rank without a heartbeat for so long is hung */
 };
 
 struct daemon {

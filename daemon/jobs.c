@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 enum { POLL_MS_DEFAULT = 200 };
@@ -73,16 +74,14 @@ void jobs_complain(struct jobs *jobs, const char *id, const struct err *why)
     jobs->complaint_at_ms = now;
 }
 
-/* What may still run for a job whose record is damaged, its launcher unknown: the local one
- * looks for it. */
-static void end_processes(struct jobs *jobs, const struct job_row *job)
+void jobs_end_processes(struct jobs *jobs, const char *id, int64_t attempt)
 {
     char folder[FSX_PATH_MAX];
-    struct launch launch = {.folder = folder, .attempt = job->attempt, .ranks = 1};
+    struct launch launch = {.folder = folder, .attempt = attempt, .ranks = 1};
     struct err err;
-    if (job->attempt > 0 && jobs_path(jobs, job->id, folder, sizeof folder, NULL) == 0 &&
+    if (attempt > 0 && jobs_path(jobs, id, folder, sizeof folder, NULL) == 0 &&
         launcher_local.signal(&launch, LAUNCH_KILL, &err) != 0 && err.code != ERR_NOT_FOUND)
-        log_warn("job %s: %s", job->id, err.text);
+        log_warn("job %s: %s", id, err.text);
 }
 
 void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *why)
@@ -96,7 +95,7 @@ void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *
         code = store_intent_remove(jobs->store, job->id, kinds[i], &err);
     if (code != 0)
         log_error("job %s: %s", job->id, err.text);
-    end_processes(jobs, job);
+    jobs_end_processes(jobs, job->id, job->attempt);
     jobs_run_drop(jobs, job->id);
     jobs_notify(jobs, job->id);
 }
@@ -125,6 +124,22 @@ int jobs_control_write(struct jobs *jobs, const char *id, const char *word, stru
 
 /* --- life --- */
 
+int jobs_ready(struct jobs *jobs, struct err *why)
+{
+    struct statvfs disk;
+    const char *state = jobs->daemon->config.state_dir;
+    if (!store_writable(jobs->store))
+        return err_set(why, ERR_NO_SPACE, "the disk of %s is full or failing", state);
+    if (statvfs(state, &disk) != 0)
+        return err_set(why, ERR_IO, "%s: %s", state, strerror(errno));
+    uint64_t free_mib = (uint64_t)disk.f_bavail * disk.f_frsize >> 20;
+    if (free_mib < JOBS_DISK_FREE_MIN)
+        return err_set(why, ERR_NO_SPACE,
+                       "the disk of %s has %llu MiB left; with less than %d nothing is begun",
+                       state, (unsigned long long)free_mib, (int)JOBS_DISK_FREE_MIN);
+    return 0;
+}
+
 static int poll_launched(struct jobs *jobs, struct err *err)
 {
     struct job_rows rows = {.count = 0};
@@ -152,13 +167,14 @@ static void tick(void *context)
     if (!store_writable(
             jobs->store)) /* what cannot be written down is not done; running jobs go on */
         return;
-    if (!store_pending(jobs->store)) /* else some intents are not committed yet */
-        code = jobs_act_on_intents(jobs, &err);
+    bool room = jobs_ready(jobs, &err) == 0; /* running jobs are looked after all the same */
+    if (!store_pending(jobs->store))         /* else some intents are not committed yet */
+        code = jobs_act_on_intents(jobs, room, &err);
     if (code == 0)
         code = poll_launched(jobs, &err);
     if (code == 0)
         code = jobs_requeue_due(jobs, &err);
-    if (code == 0)
+    if (code == 0 && room)
         code = jobs_schedule(jobs, &err);
     if (code == 0 && jobs->rebuilding)
         code = jobs_rebuild(jobs, &err);
@@ -317,7 +333,9 @@ int jobs_submit(struct jobs *jobs, const struct job_spec *spec, const char *idem
     struct buf text;
     *existing = false;
     memset(out, 0, sizeof *out);
-    int code = make_id(out->id, err);
+    int code = jobs_ready(jobs, err);
+    if (code == 0)
+        code = make_id(out->id, err);
     if (code == 0)
         code = jobs_resolve(jobs, spec, &resolved, err);
     if (code != 0)

@@ -52,6 +52,10 @@ void jobs_after_commit(struct jobs *jobs, bool commit_ok);
 /* After SIGCHLD: takes ended shims out of the process table. */
 void jobs_reap(struct jobs *jobs);
 
+/* 0 if new jobs can be taken and begun; otherwise why not: the store takes no writes, or the
+ * disk is nearly full. Running jobs go on meanwhile, and nothing needs a restart afterwards. */
+int jobs_ready(struct jobs *jobs, struct err *why);
+
 /* Slots in use and in all, for /metrics and /readyz. */
 void jobs_slots(const struct jobs *jobs, int *cores_used, int *cores, int *gpus_used,
                 int *gpus);

@@ -77,7 +77,9 @@ void jobs_launch_init(const struct jobs *jobs, const struct job_run *run, const 
                            .attempt = attempt,
                            .ranks = run->ranks,
                            .shim_path = jobs->daemon->config.shim_path,
-                           .worker_path = jobs->daemon->config.worker_path};
+                           .worker_path = jobs->daemon->config.worker_path,
+                           .stop_grace_s = jobs->daemon->config.stop_grace_s,
+                           .hung_s = jobs->daemon->config.hung_s};
 }
 
 /* --- the end --- */
@@ -131,6 +133,35 @@ static void say(char out[STORE_TEXT_MAX], enum job_state next, enum job_event ev
                  job->attempt);
 }
 
+static const char stopped_from_outside[] = "stopped from outside";
+
+static int count_stops(void *context, const struct attempt_row *attempt)
+{
+    int *stops = context;
+    bool outside = attempt->end.code == EXIT_STOPPED &&
+                   strcmp(attempt->end.reason, stopped_from_outside) == 0;
+    *stops = outside ? *stops + 1 : 0;
+    return 0;
+}
+
+/* Code 75 that nobody here asked for (a user's signal, a machine that goes down): the job is
+ * queued again, but not for ever. */
+static int judge_stop(struct jobs *jobs, const struct job_row *job, enum job_event *event,
+                      struct shim_exit *end, struct err *err)
+{
+    int stops = 0;
+    if (*event != EVENT_STOPPED || job->state == JOB_PAUSING || job->state == JOB_CANCELLING)
+        return 0;
+    int code = store_attempts(jobs->store, job->id, count_stops, &stops, err);
+    if (stops >= JOBS_STOPS_MAX) {
+        *event = EVENT_FAILED;
+        snprintf(end->reason, sizeof end->reason, "stopped from outside %d times in a row",
+                 stops + 1);
+    } else
+        snprintf(end->reason, sizeof end->reason, "%s", stopped_from_outside);
+    return code;
+}
+
 /* Writes down how the attempt ended and moves the job on. The events have all been read. */
 static int finish(struct jobs *jobs, struct job_row *job, const struct job_run *run,
                   struct shim_exit *end, struct err *err)
@@ -141,6 +172,9 @@ static int finish(struct jobs *jobs, struct job_row *job, const struct job_run *
     if (code != 0)
         return code;
     enum job_event event = judge(&progress, job, end);
+    code = judge_stop(jobs, job, &event, end, err);
+    if (code != 0)
+        return code;
     double wait_s = 0;
     if (event == EVENT_FAILED) {
         job->failures++;
@@ -183,6 +217,37 @@ static int earlier_busy(const struct launch *launch, const struct launcher *laun
     return code;
 }
 
+static int record_start(struct jobs *jobs, struct job_row *job, int64_t attempt,
+                        struct err *err)
+{
+    job->attempt = attempt;
+    if (job->started_ms == 0)
+        job->started_ms = clock_wall_ms();
+    int code = store_attempt_begin(jobs->store, job->id, attempt, err);
+    return code == 0 ? store_job_update(jobs->store, job, err) : code;
+}
+
+int jobs_attempt_adopt(struct jobs *jobs, struct job_row *job, int64_t attempt, bool *begun,
+                       struct err *err)
+{
+    char folder[FSX_PATH_MAX];
+    struct job_run *run;
+    struct launch launch;
+    struct launch_status status;
+    *begun = false;
+    int code = jobs_run_get(jobs, job->id, &run, err);
+    if (code == 0)
+        code = jobs_path(jobs, job->id, folder, sizeof folder, err);
+    if (code != 0)
+        return code;
+    jobs_launch_init(jobs, run, folder, attempt, &launch);
+    code = run->launcher->status(&launch, &status, err);
+    if (code != 0 || (status.state == LAUNCH_LOST && !status.busy))
+        return code;
+    *begun = true;
+    return record_start(jobs, job, attempt, err);
+}
+
 int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt, struct err *err)
 {
     char folder[FSX_PATH_MAX];
@@ -205,12 +270,9 @@ int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt, 
     int launched = jobs_control_write(jobs, job->id, "run", &why);
     if (launched == 0)
         launched = run->launcher->start(&launch, &why);
-    job->attempt = attempt;
-    if (job->started_ms == 0)
-        job->started_ms = clock_wall_ms();
-    code = store_attempt_begin(jobs->store, job->id, attempt, err);
-    if (code == 0)
-        code = store_job_update(jobs->store, job, err);
+    if (launched == ERR_NO_SPACE) /* not the job's fault: the intent stays */
+        return err_set(err, launched, "%s", why.text);
+    code = record_start(jobs, job, attempt, err);
     if (code == 0)
         code = store_intent_remove(jobs->store, job->id, INTENT_START, err);
     if (code == 0 && launched != 0) {
@@ -225,6 +287,8 @@ int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt, 
 
 /* --- while it runs --- */
 
+static int64_t or_default(int seconds, int usual) { return seconds > 0 ? seconds : usual; }
+
 /* Keeps `stop` in the control file (a rank that took a checkpoint may have written `run` over
  * it) and presses harder when the job does not stop. */
 static int press(struct jobs *jobs, const struct job_row *job, struct job_run *run,
@@ -232,12 +296,15 @@ static int press(struct jobs *jobs, const struct job_row *job, struct job_run *r
 {
     char path[FSX_PATH_MAX];
     struct buf word;
+    const struct daemon_config *config = &jobs->daemon->config;
     int64_t now = clock_monotonic_ms();
     if (run->stopping != job->state) {
         run->stopping = job->state;
         run->stage = 0;
-        run->next_ms = now + 1000 * (job->state == JOB_CANCELLING ? JOBS_CANCEL_GRACE_S
-                                                                  : JOBS_PAUSE_GRACE_S);
+        run->next_ms =
+            now + 1000 * (job->state == JOB_CANCELLING
+                              ? or_default(config->cancel_grace_s, JOBS_CANCEL_GRACE_S)
+                              : or_default(config->pause_grace_s, JOBS_PAUSE_GRACE_S));
     }
     buf_init(&word, 64);
     int code = jobs_file(jobs, job->id, "control", path, err);
@@ -250,19 +317,61 @@ static int press(struct jobs *jobs, const struct job_row *job, struct job_run *r
     log_warn("job %s does not stop; %s", job->id,
              signal == LAUNCH_STOP ? "its shim is asked" : "it is killed");
     run->stage++;
-    run->next_ms = now + 1000 * JOBS_KILL_AFTER_S;
+    run->next_ms =
+        now + 1000 * (or_default(config->stop_grace_s, SHIM_GRACE_S) + JOBS_KILL_AFTER_S);
     struct err why;
     if (run->launcher->signal(launch, signal, &why) != 0)
         log_warn("job %s: %s", job->id, why.text);
     return 0;
 }
 
+/* A shim that shows no sign of life is stopped or hangs: its job would never end. */
+static void watch_shim(const struct job_row *job, struct job_run *run,
+                       const struct launch *launch, int64_t beat)
+{
+    int64_t now = clock_monotonic_ms(), since = now - run->looked_ms;
+    bool first = run->looked_ms == 0;
+    struct err why;
+    run->looked_ms = now;
+    if (beat == 0 || first || beat != run->beat) {
+        run->beat = beat;
+        run->silent_ms = 0;
+        run->woken = false;
+        return;
+    }
+    run->silent_ms += since < 1000 ? since : 1000;
+    if (run->silent_ms < 1000 * JOBS_SHIM_SILENT_S)
+        return;
+    log_warn("job %s: its shim shows no sign of life; it is %s", job->id,
+             run->woken ? "killed" : "woken");
+    if (run->launcher->signal(launch, run->woken ? LAUNCH_END : LAUNCH_WAKE, &why) != 0)
+        log_warn("job %s: %s", job->id, why.text);
+    run->woken = !run->woken;
+    run->silent_ms = 0;
+}
+
+/* True while what a lost attempt left is still dying: its files are not removed under it, and
+ * the job does not go on. */
+static bool still_dying(const struct job_row *job, struct job_run *run,
+                        const struct launch *launch)
+{
+    int64_t now = clock_monotonic_ms();
+    struct err why;
+    if (run->lost_ms == 0)
+        run->lost_ms = now;
+    int code = run->launcher->clean(launch, &why);
+    if (code == ERR_CONFLICT && now - run->lost_ms < 1000 * JOBS_LOST_WAIT_S)
+        return true;
+    if (code != 0)
+        log_warn("job %s: %s", job->id, why.text);
+    return false;
+}
+
 static int ended(struct jobs *jobs, struct job_row *job, struct job_run *run,
                  const struct launch *launch, struct launch_status *status, struct err *err)
 {
-    struct err why;
-    if (status->state == LAUNCH_LOST && run->launcher->clean(launch, &why) != 0)
-        log_warn("job %s: %s", job->id, why.text);
+    if (status->state == LAUNCH_LOST && still_dying(job, run, launch))
+        return 0;
     log_info("job %s: attempt %" PRId64 " ended with code %d: %s", job->id, job->attempt,
              status->end.code, status->end.reason);
     return finish(jobs, job, run, &status->end, err);
@@ -290,6 +399,7 @@ int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
         return code;
     if (status.state != LAUNCH_RUNNING)
         return caught_up ? ended(jobs, job, run, &launch, &status, err) : 0;
+    watch_shim(job, run, &launch, status.beat);
     if (job->state == JOB_STARTING) {
         code = store_progress(jobs->store, job->id, &progress, err);
         if (code == 0 && progress.attempt == job->attempt)

@@ -12,8 +12,14 @@ enum {
         30, /* from `stop` in control to SIGTERM for the shim, for a job to be cancelled */
     JOBS_PAUSE_GRACE_S =
         600, /* the same for a job to be paused: it may be in the middle of a long step */
-    JOBS_KILL_AFTER_S = 75, /* from that SIGTERM (the shim kills after SHIM_GRACE_S) to killing
-                               everything ourselves */
+    JOBS_KILL_AFTER_S = 15, /* from the moment at which the shim should have killed (SIGTERM and
+                               its grace) to killing everything ourselves */
+    JOBS_SHIM_SILENT_S = 30,  /* a shim without a beat for so long is woken, after as long again
+                                 it is killed */
+    JOBS_LOST_WAIT_S = 30,    /* for what a lost attempt left to die, before its job goes on */
+    JOBS_STOPS_MAX = 20,      /* attempts in a row that end with code 75 unasked; the next one
+                                 counts as a failure */
+    JOBS_DISK_FREE_MIN = 16,  /* MiB free under the state folder: with less nothing is begun */
     JOBS_BACKOFF_MAX_S = 300, /* the longest wait before a retry */
     JOBS_COMPLAINT_S = 60,    /* the ticks come often: the same trouble is logged this seldom */
     JOBS_MATCHES_MAX = 100000,    /* files that one glob may match */
@@ -32,6 +38,11 @@ struct job_run {
     enum job_state stopping; /* JOB_PAUSING or JOB_CANCELLING once seen in it */
     int64_t next_ms;         /* monotonic; when to press harder */
     int stage;               /* 0: control says stop; 1: the shim was asked; 2: killing */
+    int64_t beat;            /* launch_status.beat when it last changed */
+    int64_t looked_ms;       /* monotonic; the last look at it */
+    int64_t silent_ms;       /* seen without a change; a pause of this daemon does not count */
+    bool woken;
+    int64_t lost_ms; /* monotonic; when it was seen to be lost, 0: not */
 };
 
 struct jobs {
@@ -73,6 +84,9 @@ void jobs_complain(struct jobs *jobs, const char *id,
                    const struct err *why); /* logs what a later tick may mend */
 void jobs_fail_record(struct jobs *jobs, struct job_row *job,
                       const struct err *why); /* a record that cannot be used */
+/* Ends what may still run of a job whose record is damaged: its launcher is unknown, the local
+ * one looks for it. */
+void jobs_end_processes(struct jobs *jobs, const char *id, int64_t attempt);
 int jobs_file(const struct jobs *jobs, const char *id, const char *name, char out[FSX_PATH_MAX],
               struct err *err);
 int jobs_control_write(struct jobs *jobs, const char *id, const char *word, struct err *err);
@@ -84,11 +98,16 @@ void jobs_launch_init(const struct jobs *jobs, const struct job_run *run, const 
                       int64_t attempt, struct launch *out);
 int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt,
                        struct err *err);
+/* True in *begun if the attempt, whose start was decided, was started before the daemon died or
+ * its commit failed; it is then the job's attempt. For a job that is to stop. */
+int jobs_attempt_adopt(struct jobs *jobs, struct job_row *job, int64_t attempt, bool *begun,
+                       struct err *err);
 /* Looks at a job that holds slots: ingests, notices the end, presses a stop. */
 int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err);
 
 /* jobs_queue.c */
-int jobs_act_on_intents(struct jobs *jobs, struct err *err);
+/* room: attempts may be started. */
+int jobs_act_on_intents(struct jobs *jobs, bool room, struct err *err);
 int jobs_requeue_due(struct jobs *jobs, struct err *err);
 int jobs_schedule(struct jobs *jobs, struct err *err);
 /* True in *pending if the attempt's start still waits for its turn. */

@@ -45,9 +45,14 @@ static int act_start(struct jobs *jobs, const struct intent *intent, struct job_
 {
     if (job->state == JOB_STARTING)
         return jobs_attempt_start(jobs, job, intent->attempt, err);
-    int code = store_intent_remove(jobs->store, intent->id, INTENT_START, err);
+    bool stopping = job->state == JOB_PAUSING || job->state == JOB_CANCELLING, begun = false;
+    int code = 0;
+    if (stopping)
+        code = jobs_attempt_adopt(jobs, job, intent->attempt, &begun, err);
+    if (code == 0)
+        code = store_intent_remove(jobs->store, intent->id, INTENT_START, err);
     /* Asked to stop before it was started: there is nothing to stop. */
-    if (code == 0 && (job->state == JOB_PAUSING || job->state == JOB_CANCELLING))
+    if (code == 0 && stopping && !begun)
         code = jobs_move(
             jobs, job, EVENT_STOPPED,
             job->state == JOB_PAUSING ? "paused on request" : "cancelled on request", err);
@@ -70,7 +75,7 @@ static int act(struct jobs *jobs, const struct intent *intent, struct job_row *j
     return code == 0 ? store_intent_remove(jobs->store, intent->id, intent->kind, err) : code;
 }
 
-int jobs_act_on_intents(struct jobs *jobs, struct err *err)
+int jobs_act_on_intents(struct jobs *jobs, bool room, struct err *err)
 {
     struct intents intents = {.count = 0};
     int code = store_intents(jobs->store, add_intent, &intents, err);
@@ -78,7 +83,8 @@ int jobs_act_on_intents(struct jobs *jobs, struct err *err)
         struct job_row job;
         struct err why;
         int failed = store_job_get(jobs->store, intents.items[i].id, &job, &why);
-        if (failed == 0)
+        if (failed == 0 &&
+            (room || intents.items[i].kind != INTENT_START || job.state != JOB_STARTING))
             failed = act(jobs, &intents.items[i], &job, &why);
         if (failed == ERR_CORRUPT || failed == ERR_UNSUPPORTED || failed == ERR_INVALID)
             jobs_fail_record(jobs, &job, &why);

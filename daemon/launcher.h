@@ -13,6 +13,7 @@ struct launch {
     int64_t attempt;
     int64_t ranks;
     const char *shim_path, *worker_path;
+    int stop_grace_s, hung_s; /* the shim's --grace and --hung; 0: its defaults */
 };
 
 enum launch_state {
@@ -23,14 +24,18 @@ enum launch_state {
 
 struct launch_status {
     enum launch_state state;
-    bool busy; /* a process of it may still live, whatever state says: the next attempt must
-                  wait */
+    bool busy;    /* a process of it may still live, whatever state says: the next attempt must
+                     wait */
+    int64_t beat; /* LAUNCH_RUNNING: changes at least every second while whoever looks after the
+                     attempt (the shim) does its work; 0: this launcher cannot tell */
     struct shim_exit end; /* LAUNCH_EXITED: exit.json; LAUNCH_LOST: code 1 and a reason */
 };
 
 enum launch_signal {
     LAUNCH_STOP, /* save and leave; after SHIM_GRACE_S the shim kills */
     LAUNCH_KILL, /* end now */
+    LAUNCH_WAKE, /* the shim is silent: it may only be stopped (SIGCONT) */
+    LAUNCH_END,  /* it stays silent: end it too, without an exit.json */
 };
 
 struct launcher {
@@ -40,7 +45,8 @@ struct launcher {
     int (*start)(const struct launch *launch, struct err *err);
     int (*status)(const struct launch *launch, struct launch_status *out, struct err *err);
     int (*signal)(const struct launch *launch, enum launch_signal signal, struct err *err);
-    /* After LAUNCH_LOST: ends and removes what the attempt left behind. */
+    /* After LAUNCH_LOST: ends and removes what the attempt left behind. ERR_CONFLICT while a
+     * process of it was still there: it was killed, ask again. */
     int (*clean)(const struct launch *launch, struct err *err);
 };
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,10 +77,39 @@ static int spawn(char *const *arguments, int lock, struct err *err)
     return code;
 }
 
+static int start_shim(const struct launch *launch, int lock, struct err *err)
+{
+    char attempt[ARGUMENT_TEXT_MAX], ranks[ARGUMENT_TEXT_MAX], lock_fd[ARGUMENT_TEXT_MAX],
+        grace[ARGUMENT_TEXT_MAX], hung[ARGUMENT_TEXT_MAX];
+    snprintf(attempt, sizeof attempt, "%" PRId64, launch->attempt);
+    snprintf(ranks, sizeof ranks, "%" PRId64, launch->ranks);
+    snprintf(lock_fd, sizeof lock_fd, "%d", (int)LOCK_FD);
+    snprintf(grace, sizeof grace, "%d",
+             launch->stop_grace_s > 0 ? launch->stop_grace_s : SHIM_GRACE_S);
+    snprintf(hung, sizeof hung, "%d", launch->hung_s > 0 ? launch->hung_s : SHIM_HUNG_S);
+    const char *arguments[ARGUMENTS_MAX] = {
+        launch->shim_path, "--folder", launch->folder, "--attempt", attempt,  "--ranks", ranks,
+        "--lock-fd",       lock_fd,    "--grace",      grace,       "--hung", hung,      "--"};
+    size_t count = 14;
+    if (launch->ranks > 1) {
+        const char *const mpirun[] = {
+            "mpirun", "-np", ranks,       "--bind-to", "none", "--oversubscribe",
+            "--mca",  "plm", "isolated",  "--mca",     "pml",  "ob1",
+            "--mca",  "btl", "self,vader"};
+        for (size_t i = 0; i < sizeof mpirun / sizeof mpirun[0]; i++)
+            arguments[count++] = mpirun[i];
+    }
+    const char *const worker[] = {launch->worker_path, "--job", launch->folder, "--attempt",
+                                  attempt};
+    for (size_t i = 0; i < sizeof worker / sizeof worker[0]; i++)
+        arguments[count++] = worker[i];
+    /* execv takes char *const * for history's sake and changes nothing */
+    return spawn((char *const *)(uintptr_t)arguments, lock, err);
+}
+
 static int local_start(const struct launch *launch, struct err *err)
 {
-    char path[FSX_PATH_MAX], attempt[ARGUMENT_TEXT_MAX], ranks[ARGUMENT_TEXT_MAX],
-        lock_fd[ARGUMENT_TEXT_MAX];
+    char path[FSX_PATH_MAX];
     int lock = -1;
     int code = attempt_path(path, launch, "", err);
     if (code == 0)
@@ -96,27 +126,8 @@ static int local_start(const struct launch *launch, struct err *err)
         close(lock);
         return 0;
     }
-    snprintf(attempt, sizeof attempt, "%" PRId64, launch->attempt);
-    snprintf(ranks, sizeof ranks, "%" PRId64, launch->ranks);
-    snprintf(lock_fd, sizeof lock_fd, "%d", (int)LOCK_FD);
-    const char *arguments[ARGUMENTS_MAX] = {
-        launch->shim_path, "--folder", launch->folder, "--attempt", attempt,
-        "--ranks",         ranks,      "--lock-fd",    lock_fd,     "--"};
-    size_t count = 10;
-    if (launch->ranks > 1) {
-        const char *const mpirun[] = {
-            "mpirun", "-np", ranks,       "--bind-to", "none", "--oversubscribe",
-            "--mca",  "plm", "isolated",  "--mca",     "pml",  "ob1",
-            "--mca",  "btl", "self,vader"};
-        for (size_t i = 0; i < sizeof mpirun / sizeof mpirun[0]; i++)
-            arguments[count++] = mpirun[i];
-    }
-    const char *const worker[] = {launch->worker_path, "--job", launch->folder, "--attempt",
-                                  attempt};
-    for (size_t i = 0; i < sizeof worker / sizeof worker[0]; i++)
-        arguments[count++] = worker[i];
-    if (code == 0) /* execv takes char *const * for history's sake and changes nothing */
-        code = spawn((char *const *)(uintptr_t)arguments, lock, err);
+    if (code == 0)
+        code = start_shim(launch, lock, err);
     if (lock >= 0)
         close(lock);
     return code;
@@ -146,6 +157,15 @@ static bool shim_is_gone(const char *path)
            process_signal(&shim, 0, &lives, NULL) == 0 && !lives;
 }
 
+/* The shim sets the times of its lock every second. */
+static int64_t beat_of(const char *lock)
+{
+    struct stat info;
+    return stat(lock, &info) == 0
+               ? (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec
+               : 0;
+}
+
 static int local_status(const struct launch *launch, struct launch_status *out, struct err *err)
 {
     struct shim_paths paths;
@@ -163,6 +183,7 @@ static int local_status(const struct launch *launch, struct launch_status *out, 
     out->busy = held;
     if (held && !shim_is_gone(paths.attempt)) {
         out->state = LAUNCH_RUNNING;
+        out->beat = beat_of(lock);
         return 0;
     }
     out->state = LAUNCH_EXITED;
@@ -179,6 +200,10 @@ static int local_status(const struct launch *launch, struct launch_status *out, 
 
 static int local_signal(const struct launch *launch, enum launch_signal signal, struct err *err)
 {
+    static const int signals[] = {[LAUNCH_STOP] = SIGTERM,
+                                  [LAUNCH_KILL] = SIGQUIT,
+                                  [LAUNCH_WAKE] = SIGCONT,
+                                  [LAUNCH_END] = SIGKILL};
     struct shim_paths paths;
     struct process_identity shim;
     bool sent;
@@ -186,12 +211,11 @@ static int local_signal(const struct launch *launch, enum launch_signal signal, 
     if (code == 0)
         code = shim_identity_read(&shim, paths.attempt, err);
     if (code == 0)
-        code = process_signal(&shim, signal == LAUNCH_STOP ? SIGTERM : SIGQUIT, &sent, err);
-    if (code == 0 && signal == LAUNCH_KILL) {
+        code = process_signal(&shim, signals[signal], &sent, err);
+    if (code == 0 && (signal == LAUNCH_KILL || signal == LAUNCH_END))
         process_kill_marked(paths.mark);
-        code =
-            process_signal(&shim, SIGCONT, &sent, err); /* a stopped shim could not clean up */
-    }
+    if (code == 0 && signal == LAUNCH_KILL) /* a stopped shim could not clean up */
+        code = process_signal(&shim, SIGCONT, &sent, err);
     return code;
 }
 
@@ -201,7 +225,9 @@ static int local_clean(const struct launch *launch, struct err *err)
     int code = shim_paths(&paths, launch->folder, launch->attempt, err);
     if (code != 0)
         return code;
-    process_kill_marked(paths.mark);
+    if (process_kill_marked(paths.mark) > 0)
+        return err_set(err, ERR_CONFLICT, "processes of attempt %" PRId64 " were still there",
+                       launch->attempt);
     return shim_clean(&paths, err);
 }
 

@@ -126,6 +126,9 @@ void problem_set_err(struct api_answer *answer, int code, const struct err *err)
     case ERR_UNSUPPORTED:
         problem_set(answer, PROBLEM_UNSUPPORTED, "%s", err->text);
         return;
+    case ERR_NO_SPACE:
+        problem_set(answer, PROBLEM_READ_ONLY, "%s", err->text);
+        return;
     default:
         log_error("request failed (%s): %s", err_name(code), err->text);
         problem_set(answer, PROBLEM_INTERNAL,

@@ -2,6 +2,10 @@
  * kills what is left over, cleans up and writes exit.json last. Its lock on attempt-N/lock says
  * that the attempt lives.
  *
+ * While it lives it sets the times of the lock every second, so that a stopped shim can be
+ * told; it judges the ranks by their heartbeats (docs/formats.md), and passes their output on
+ * to log.txt, which it keeps below SHIM_LOG_HEAD + SHIM_LOG_TAIL bytes.
+ *
  * Signals: the first SIGTERM asks the program to stop (SIGUSR1, which mpirun hands to the
  * ranks: they save and leave with 75); a second one, or SHIM_GRACE_S without an end, kills
  * everything. */
@@ -17,6 +21,10 @@
 enum {
     SHIM_GRACE_S = 60,        /* from the first SIGTERM to SIGKILL */
     SHIM_REAP_S = 10,         /* waiting for killed processes to be gone */
+    SHIM_HUNG_S = 20,         /* a rank whose heartbeat stands still for so long is hung */
+    SHIM_STALLED_S = 1800,    /* so is the attempt if no rank makes progress for so long */
+    SHIM_LOG_HEAD = 16 << 20, /* bytes of log.txt that are kept as they come; after them the
+                                 last SHIM_LOG_TAIL bytes are kept for the end */
     SHIM_MESSAGE_MAX = 400,   /* bytes of a reason */
     SHIM_LOG_TAIL = 64 * 1024 /* of log.txt, searched for what mpirun said of a killed rank */
 };
@@ -25,10 +33,10 @@ enum {
 struct shim_paths {
     char attempt[FSX_PATH_MAX]; /* JOB/attempt-N */
     char tmp[FSX_PATH_MAX];     /* JOB/attempt-N/tmp: TMPDIR and HOME of the program */
-    char shm[FSX_PATH_MAX];     /* /dev/shm/hebb-ID-N: Open MPI's shared memory; ID: the folder's
-                                   name, or a hash of its path if the name is no job's ID */
-    char mark[FSX_PATH_MAX];    /* "HEBB_ATTEMPT=JOB/attempt-N", in the environment of every
-                                   process of the attempt */
+    char shm[FSX_PATH_MAX];  /* /dev/shm/hebb-ID-N: Open MPI's shared memory; ID: the folder's
+                                name, or a hash of its path if the name is no job's ID */
+    char mark[FSX_PATH_MAX]; /* "HEBB_ATTEMPT=JOB/attempt-N", in the environment of every
+                                process of the attempt */
 };
 /* folder must be absolute. */
 int shim_paths(struct shim_paths *out, const char *folder, int64_t attempt, struct err *err);
@@ -56,9 +64,12 @@ struct shim_options {
     const char *folder;
     int64_t attempt;
     int ranks;
-    int lock_fd;    /* the lock's descriptor, inherited from the launcher; -1: take it */
-    int grace_s;    /* SHIM_GRACE_S */
-    char **program; /* argv, ends with NULL */
+    int lock_fd;     /* the lock's descriptor, inherited from the launcher; -1: take it */
+    int grace_s;     /* SHIM_GRACE_S */
+    int hung_s;      /* SHIM_HUNG_S */
+    int stalled_s;   /* SHIM_STALLED_S */
+    size_t log_head; /* SHIM_LOG_HEAD */
+    char **program;  /* argv, ends with NULL */
 };
 /* Runs the attempt to its end. Returns 0 when exit.json was written. */
 int shim_run(const struct shim_options *options, struct err *err);

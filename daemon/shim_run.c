@@ -1,12 +1,16 @@
 #include "daemon/shim.h"
+#include "daemon/shim_log.h"
+#include "daemon/shim_watch.h"
 #include "proto/base/clock.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,12 +21,16 @@ enum { ENVIRONMENT_ENTRIES_MAX = 24, REAP_PAUSE_MS = 10, START_FAILED = 127 };
 struct shim {
     const struct shim_options *options;
     struct shim_paths paths;
-    int lock_fd;
+    int lock_fd, signal_fd;
+    struct shim_log log;
+    struct shim_watch watch;
     char *environment[ENVIRONMENT_ENTRIES_MAX + 1];
     size_t environment_count;
     pid_t program;
-    int64_t kill_at_ms; /* monotonic; 0: nobody asked for the end */
-    const char *killed; /* why the program was killed, NULL if it was not */
+    int64_t kill_at_ms;            /* monotonic; 0: nobody asked for the end */
+    char killed[SHIM_MESSAGE_MAX]; /* why the program was killed, "" if it was not */
+    int killed_rank;               /* the rank that was the reason, -1: none */
+    int64_t look_ms;               /* monotonic; when to look at the heartbeats again */
 };
 
 static int set(struct shim *shim, struct err *err, const char *name, const char *value)
@@ -75,7 +83,7 @@ static void clean_earlier(const struct shim_options *options)
     }
 }
 
-/* Folders, output, lock and identity. Leaves stdout and stderr in log.txt. */
+/* Folders, lock and identity. Leaves stdout and stderr in log.txt. */
 static int prepare(struct shim *shim, struct err *err)
 {
     const struct shim_options *options = shim->options;
@@ -114,15 +122,17 @@ static int prepare(struct shim *shim, struct err *err)
     return code;
 }
 
-static _Noreturn void become_program(struct shim *shim, int report, pid_t parent)
+static _Noreturn void become_program(struct shim *shim, int report, int output, pid_t parent)
 {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() == parent && chdir(shim->options->folder) == 0)
+    bool ready = dup2(output, STDOUT_FILENO) >= 0 && dup2(output, STDERR_FILENO) >= 0;
+    if (ready && getppid() == parent && chdir(shim->options->folder) == 0)
         execvpe(shim->options->program[0], shim->options->program, shim->environment);
     int reason = errno;
     if (write(report, &reason, sizeof reason) < 0)
@@ -132,16 +142,22 @@ static _Noreturn void become_program(struct shim *shim, int report, pid_t parent
 
 static int start_program(struct shim *shim, struct err *err)
 {
-    int report[2];
-    if (pipe2(report, O_CLOEXEC) != 0)
+    int report[2], output;
+    int code = shim_log_init(&shim->log, STDERR_FILENO, shim->options->log_head, SHIM_LOG_TAIL,
+                             &output, err);
+    if (code != 0)
+        return code;
+    if (pipe2(report, O_CLOEXEC) != 0) {
+        close(output);
         return err_set(err, ERR_IO, "pipe: %s", strerror(errno));
+    }
     pid_t self = getpid();
     shim->program = fork();
     if (shim->program == 0)
-        become_program(shim, report[1], self);
+        become_program(shim, report[1], output, self);
     int reason = errno;
     close(report[1]);
-    int code = 0;
+    close(output);
     if (shim->program < 0)
         code = err_set(err, ERR_IO, "fork: %s", strerror(reason));
     else if (read(report[0], &reason, sizeof reason) == (ssize_t)sizeof reason) {
@@ -156,13 +172,13 @@ static int start_program(struct shim *shim, struct err *err)
 
 static void kill_all(struct shim *shim, const char *why)
 {
-    if (shim->killed == NULL)
-        shim->killed = why;
+    if (shim->killed[0] == '\0')
+        snprintf(shim->killed, sizeof shim->killed, "%s", why);
     kill(shim->program, SIGKILL);
     process_kill_descendants(getpid());
 }
 
-static void on_signal(struct shim *shim, int signal)
+static void on_signal(struct shim *shim, uint32_t signal)
 {
     bool stop = signal == SIGTERM || signal == SIGINT;
     if (!stop && signal != SIGQUIT)
@@ -174,28 +190,60 @@ static void on_signal(struct shim *shim, int signal)
         kill_all(shim, "killed on request");
 }
 
-/* Waits for the program's end and reaps whatever else ends meanwhile. */
-static int supervise(struct shim *shim, const sigset_t *watched)
+/* Every second: a sign of life, and a look at those of the ranks. */
+static void look(struct shim *shim, int64_t now)
+{
+    char reason[SHIM_MESSAGE_MAX];
+    int rank;
+    shim->look_ms = now + SHIM_LOOK_MS;
+    futimens(shim->lock_fd, NULL);
+    if (!shim_watch_look(&shim->watch, shim->paths.attempt, &rank, reason, sizeof reason))
+        return;
+    if (shim->killed[0] == '\0') {
+        shim->killed_rank = rank;
+        fprintf(stderr, "hebb-shim: %s; the attempt is killed\n", reason);
+    }
+    kill_all(shim, reason);
+}
+
+/* Waits for a signal, output or the next look, and does what is due. */
+static void turn(struct shim *shim)
+{
+    struct pollfd polls[] = {{.fd = shim->signal_fd, .events = POLLIN},
+                             {.fd = shim->log.pipe, .events = POLLIN}}; /* -1 is passed over */
+    struct signalfd_siginfo info;
+    int64_t now = clock_monotonic_ms(), wait = shim->look_ms - now;
+    if (shim->kill_at_ms != 0 && shim->kill_at_ms - now < wait)
+        wait = shim->kill_at_ms - now;
+    poll(polls, 2, wait > 0 ? (int)wait : 0);
+    while (read(shim->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        on_signal(shim, info.ssi_signo);
+    shim_log_take(&shim->log);
+    now = clock_monotonic_ms();
+    if (shim->kill_at_ms != 0 && now >= shim->kill_at_ms) {
+        kill_all(shim, "killed: it did not stop in time");
+        shim->kill_at_ms = now + 1000; /* in case something new was forked meanwhile */
+    }
+    if (now >= shim->look_ms)
+        look(shim, now);
+}
+
+/* Waits for the program's end and reaps whatever else ends meanwhile. A stopped mpirun would
+ * never end, and it has no heartbeat: it is woken. */
+static int supervise(struct shim *shim)
 {
     int status;
     for (;;) {
-        pid_t pid = waitpid(-1, &status, WNOHANG);
-        if (pid == shim->program)
+        pid_t pid = waitpid(-1, &status, WNOHANG | WUNTRACED);
+        if (pid == shim->program && !WIFSTOPPED(status))
             return status;
-        if (pid > 0)
-            continue;
-        struct timespec wait = {.tv_sec = 3600}, *limit = &wait;
-        if (shim->kill_at_ms != 0) {
-            int64_t left = shim->kill_at_ms - clock_monotonic_ms();
-            if (left <= 0) {
-                kill_all(shim, "killed: it did not stop in time");
-                left = 1000; /* in case something new was forked meanwhile */
-            }
-            wait = (struct timespec){.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
+        if (pid == shim->program && shim->options->ranks > 1) {
+            fprintf(stderr, "hebb-shim: mpirun was stopped by signal %d; it is woken\n",
+                    WSTOPSIG(status));
+            kill(pid, SIGCONT);
         }
-        int signal = sigtimedwait(watched, NULL, limit);
-        if (signal > 0)
-            on_signal(shim, signal);
+        if (pid <= 0)
+            turn(shim);
     }
 }
 
@@ -219,42 +267,86 @@ static void end_leftovers(void)
     }
 }
 
+/* While the disk is full nobody else could be told either: waits, unless it is killed. */
+static int write_exit(struct shim *shim, const struct shim_exit *end, struct err *err)
+{
+    int code;
+    while ((code = shim_exit_write(shim->paths.attempt, end, err)) == ERR_NO_SPACE) {
+        struct signalfd_siginfo info;
+        struct pollfd polls = {.fd = shim->signal_fd, .events = POLLIN};
+        futimens(shim->lock_fd, NULL);
+        poll(&polls, 1, SHIM_LOOK_MS);
+        while (read(shim->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+            if (info.ssi_signo == SIGQUIT)
+                return code;
+    }
+    return code;
+}
+
+static int watch_signals(struct shim *shim, struct err *err)
+{
+    static const int watched[] = {SIGTERM, SIGINT, SIGQUIT, SIGCHLD,
+                                  SIGHUP /* ignored: the daemon's terminal is not ours */};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
+        sigaddset(&set, watched[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    shim->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return shim->signal_fd >= 0 ? 0 : err_set(err, ERR_IO, "signalfd: %s", strerror(errno));
+}
+
+/* From the program's start to its end; what could not be begun is an end too. */
+static void run_program(struct shim *shim, struct shim_exit *end)
+{
+    struct err err;
+    bool shm = mkdir(shim->paths.shm, 0700) == 0;
+    if (!shm)
+        fprintf(stderr, "hebb-shim: no shared memory folder %s: %s\n", shim->paths.shm,
+                strerror(errno));
+    int code = make_environment(shim, shm, &err);
+    if (code == 0)
+        code = start_program(shim, &err);
+    if (code == 0) {
+        int status = supervise(shim);
+        end_leftovers();
+        shim_log_finish(&shim->log);
+        shim_exit_judge(end, shim->paths.attempt, status, shim->options->ranks,
+                        shim->killed[0] != '\0' ? shim->killed : NULL);
+        if (shim->killed_rank >= 0 && strcmp(end->reason, shim->killed) == 0) {
+            end->rank = shim->killed_rank;
+            end->code = EXIT_FAILED;
+        }
+    } else {
+        *end = (struct shim_exit){.code = err_exit_code(code), .rank = -1};
+        snprintf(end->reason, sizeof end->reason, "%.*s", SHIM_MESSAGE_MAX - 1, err.text);
+    }
+    if (shim_clean(&shim->paths, &err) != 0)
+        fprintf(stderr, "hebb-shim: %s\n", err.text);
+}
+
 int shim_run(const struct shim_options *options, struct err *err)
 {
-    struct shim shim = {.options = options, .lock_fd = -1};
+    struct shim shim = {.options = options,
+                        .lock_fd = -1,
+                        .signal_fd = -1,
+                        .log = {.pipe = -1},
+                        .killed_rank = -1};
     struct shim_exit end;
-    sigset_t watched;
-    sigemptyset(&watched);
-    sigaddset(&watched, SIGTERM);
-    sigaddset(&watched, SIGINT);
-    sigaddset(&watched, SIGHUP); /* ignored: the daemon's terminal is not ours */
-    sigaddset(&watched, SIGQUIT);
-    sigaddset(&watched, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &watched, NULL);
     setsid(); /* fails for the leader of a group, which is as good */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    int code = prepare(&shim, err);
+    int code = watch_signals(&shim, err);
+    if (code == 0)
+        code = prepare(&shim, err);
+    if (code == 0)
+        code = shim_watch_init(&shim.watch, options->ranks, options->hung_s, options->stalled_s,
+                               err);
     if (code != 0)
         return code;
-    bool shm = mkdir(shim.paths.shm, 0700) == 0;
-    if (!shm)
-        fprintf(stderr, "hebb-shim: no shared memory folder %s: %s\n", shim.paths.shm,
-                strerror(errno));
-    struct err start_err;
-    code = make_environment(&shim, shm, &start_err);
-    if (code == 0)
-        code = start_program(&shim, &start_err);
-    if (code == 0) {
-        int status = supervise(&shim, &watched);
-        end_leftovers();
-        shim_exit_judge(&end, shim.paths.attempt, status, options->ranks, shim.killed);
-    } else {
-        end = (struct shim_exit){.code = err_exit_code(code), .rank = -1};
-        snprintf(end.reason, sizeof end.reason, "%.*s", SHIM_MESSAGE_MAX - 1, start_err.text);
-    }
-    if (shim_clean(&shim.paths, &start_err) != 0)
-        fprintf(stderr, "hebb-shim: %s\n", start_err.text);
+    run_program(&shim, &end);
     for (size_t i = 0; i < shim.environment_count; i++)
         free(shim.environment[i]);
-    return shim_exit_write(shim.paths.attempt, &end, err);
+    shim_watch_release(&shim.watch);
+    return write_exit(&shim, &end, err);
 }

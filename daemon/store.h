@@ -110,6 +110,11 @@ int store_jobs_due(struct store *store, int64_t now_ms, int64_t wait_max_ms,
                    int (*each)(void *context, const struct job_row *job), void *context,
                    struct err *err);
 int store_jobs_head(struct store *store, struct job_row *out, bool *found, struct err *err);
+/* Rows that no state machine could go on from (an unknown state, numbers below zero) become
+ * failed, with a reason that says so; each is told of every one. */
+int store_jobs_quarantine(struct store *store,
+                          int (*each)(void *context, const char *id, int64_t attempt),
+                          void *context, struct err *err);
 int store_jobs_slots(struct store *store, int64_t *cores, int64_t *gpus,
                      struct err *err); /* in use */
 int store_jobs_count(struct store *store, int64_t counts[JOB_STATES], struct err *err);

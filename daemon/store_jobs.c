@@ -299,11 +299,10 @@ int store_jobs_due(struct store *store, int64_t now_ms, int64_t wait_max_ms,
                    struct err *err)
 {
     struct query query;
-    int code =
-        query_read(&query, store, &store->state,
-                   "SELECT " JOB_COLUMNS " FROM jobs WHERE state = 'retry_wait' AND "
-                                         "retry_at_ms NOT BETWEEN ? + 1 AND ? ORDER BY row",
-                   err);
+    int code = query_read(&query, store, &store->state,
+                          "SELECT " JOB_COLUMNS " FROM jobs WHERE state = 'retry_wait' AND "
+                          "retry_at_ms NOT BETWEEN ? + 1 AND ? ORDER BY row",
+                          err);
     if (code != 0)
         return code;
     query_int(&query, now_ms);
@@ -327,6 +326,58 @@ int store_jobs_head(struct store *store, struct job_row *out, bool *found, struc
         query_end(&query);
     }
     return code;
+}
+
+static int quarantine_one(struct store *store, const char *id, const char *was, struct err *err)
+{
+    char reason[STORE_TEXT_MAX];
+    int64_t now = clock_wall_ms();
+    struct query query;
+    int code = query_write(
+        &query, store, &store->state,
+        "UPDATE jobs SET state='failed', reason=?, cores=max(cores,0), "
+        "gpus=max(gpus,0), attempt=max(attempt,0), failures=max(failures,0), updated_ms=?, "
+        "finished_ms=? WHERE id=?",
+        err);
+    if (code != 0)
+        return code;
+    snprintf(reason, sizeof reason, "its record in state.db was damaged (state '%.64s')", was);
+    query_text(&query, reason);
+    query_int(&query, now);
+    query_int(&query, now);
+    query_text(&query, id);
+    code = query_run(&query, NULL, err);
+    return code == 0 ? store_audit(store, id, "quarantine", reason, err) : code;
+}
+
+int store_jobs_quarantine(struct store *store,
+                          int (*each)(void *context, const char *id, int64_t attempt),
+                          void *context, struct err *err)
+{
+    for (;;) {
+        struct query query;
+        bool row;
+        char id[STORE_ID_MAX], was[128];
+        int code = query_read(
+            &query, store, &store->state,
+            "SELECT id, state, attempt FROM jobs WHERE state NOT IN ('queued','starting',"
+            "'running','pausing','paused','retry_wait','cancelling','succeeded','failed',"
+            "'cancelled') OR min(cores, gpus, attempt, failures) < 0 LIMIT 1",
+            err);
+        if (code == 0)
+            code = query_next(&query, &row, err);
+        if (code != 0 || !row)
+            return code;
+        int64_t attempt = column_int(&query, 2);
+        column_copy(&query, 0, id, sizeof id);
+        column_copy(&query, 1, was, sizeof was);
+        query_end(&query);
+        code = quarantine_one(store, id, was, err);
+        if (code == 0)
+            code = each(context, id, attempt);
+        if (code != 0)
+            return code;
+    }
 }
 
 int store_jobs_slots(struct store *store, int64_t *cores, int64_t *gpus, struct err *err)

@@ -1,5 +1,6 @@
 #include "proto/base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@ static const struct {
     {ERR_UNSUPPORTED, "unsupported", EXIT_UNSUPPORTED},
     {ERR_NETWORK, "network", EXIT_UNREACHABLE},
     {ERR_INTERNAL, "internal", EXIT_FAILED},
+    {ERR_NO_SPACE, "no_space", EXIT_FAILED},
 };
 
 /* Formats into a copy first: the arguments may point into err->text. */
@@ -64,6 +66,11 @@ int err_wrap(struct err *err, int code, const char *format, ...)
         err->code = code;
     }
     return code;
+}
+
+int err_of_errno(int number)
+{
+    return number == ENOSPC || number == EDQUOT ? ERR_NO_SPACE : ERR_IO;
 }
 
 const char *err_name(int code)

@@ -17,6 +17,7 @@ enum err_code {
     ERR_UNSUPPORTED = -8, /* this build or machine does not have the feature */
     ERR_NETWORK = -9,   /* the peer could not be reached; says nothing about its state */
     ERR_INTERNAL = -10, /* a library broke its contract */
+    ERR_NO_SPACE = -11, /* the disk or a quota is full: the same act may work later */
 };
 
 enum { ERR_TEXT_MAX = 512 };
@@ -35,6 +36,9 @@ int err_set(struct err *err, int code, const char *format, ...)
 /* Puts "context: " before the text that err holds; returns err's code. err may be NULL. */
 int err_wrap(struct err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The code for a failed system call: ERR_NO_SPACE for ENOSPC and EDQUOT, otherwise ERR_IO. */
+int err_of_errno(int number);
 
 /* The code's name in lower case: "invalid", "not_found", ... */
 const char *err_name(int code);

@@ -22,8 +22,8 @@ enum {
 
 static int fsx_fail(struct err *err, const char *act, const char *path)
 {
-    return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s %s: %s", act, path,
-                   strerror(errno));
+    return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : err_of_errno(errno), "%s %s: %s", act,
+                   path, strerror(errno));
 }
 
 int fsx_path(char out[FSX_PATH_MAX], struct err *err, const char *format, ...)
@@ -113,10 +113,10 @@ int fsx_publish(const char *path, const void *data, size_t len, mode_t mode, str
     if (rc) {
         err_wrap(err, rc, "write %s", temporary);
     } else if (fsync(fd) != 0) {
-        rc = err_set(err, ERR_IO, "fsync %s: %s", temporary, strerror(errno));
+        rc = err_set(err, err_of_errno(errno), "fsync %s: %s", temporary, strerror(errno));
     }
     if (close(fd) != 0 && !rc) {
-        rc = err_set(err, ERR_IO, "close %s: %s", temporary, strerror(errno));
+        rc = err_set(err, err_of_errno(errno), "close %s: %s", temporary, strerror(errno));
     }
     if (!rc) {
         rc = fsx_rename(temporary, path, err);
@@ -133,7 +133,9 @@ int fsx_sync(const char *path, struct err *err)
     if (fd < 0) {
         return fsx_fail(err, "open", path);
     }
-    int rc = fsync(fd) == 0 ? 0 : err_set(err, ERR_IO, "fsync %s: %s", path, strerror(errno));
+    int rc = fsync(fd) == 0
+                 ? 0
+                 : err_set(err, err_of_errno(errno), "fsync %s: %s", path, strerror(errno));
     close(fd);
     return rc;
 }
@@ -141,8 +143,8 @@ int fsx_sync(const char *path, struct err *err)
 int fsx_rename(const char *from, const char *to, struct err *err)
 {
     if (rename(from, to) != 0) {
-        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "rename %s to %s: %s",
-                       from, to, strerror(errno));
+        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : err_of_errno(errno),
+                       "rename %s to %s: %s", from, to, strerror(errno));
     }
     return fsx_sync_parent(to, err);
 }
@@ -159,7 +161,7 @@ static int fsx_mkdir(const char *path, mode_t mode, struct err *err)
         return 0;
     }
     errno = reason == EEXIST ? ENOTDIR : reason;
-    return err_set(err, ERR_IO, "create folder %s: %s", path, strerror(errno));
+    return err_set(err, err_of_errno(errno), "create folder %s: %s", path, strerror(errno));
 }
 
 int fsx_mkdirs(const char *path, mode_t mode, struct err *err)
@@ -236,7 +238,7 @@ int fsx_lock(int *out, const char *path, struct err *err)
     }
     int rc = errno == EWOULDBLOCK || errno == EINTR
                  ? err_set(err, ERR_CONFLICT, "lock %s: held by another process", path)
-                 : err_set(err, ERR_IO, "lock %s: %s", path, strerror(errno));
+                 : err_set(err, err_of_errno(errno), "lock %s: %s", path, strerror(errno));
     close(fd);
     return rc;
 }
@@ -273,7 +275,7 @@ int fsx_write_all(int fd, const void *data, size_t len, struct err *err)
             continue;
         }
         if (done <= 0) {
-            return err_set(err, ERR_IO, "write: %s", strerror(errno));
+            return err_set(err, err_of_errno(errno), "write: %s", strerror(errno));
         }
         at += done;
         len -= (size_t)done;

@@ -118,7 +118,7 @@ int file_writer_open(struct file_writer **out, const char *path, struct err *err
     }
     writer->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (writer->fd < 0) {
-        int rc = err_set(err, ERR_IO, "create %s: %s", path, strerror(errno));
+        int rc = err_set(err, err_of_errno(errno), "create %s: %s", path, strerror(errno));
         writer_free(writer);
         return rc;
     }
@@ -183,11 +183,11 @@ int file_writer_finish(struct file_writer *writer, struct err *err)
 {
     int rc = writer_flush(writer, err);
     if (!rc && fsync(writer->fd) != 0)
-        rc = err_set(err, ERR_IO, "fsync %s: %s", writer->path, strerror(errno));
+        rc = err_set(err, err_of_errno(errno), "fsync %s: %s", writer->path, strerror(errno));
     int fd = writer->fd;
     writer->fd = -1;
     if (close(fd) != 0 && !rc)
-        rc = err_set(err, ERR_IO, "close %s: %s", writer->path, strerror(errno));
+        rc = err_set(err, err_of_errno(errno), "close %s: %s", writer->path, strerror(errno));
     if (rc)
         unlink(writer->path);
     writer_free(writer);

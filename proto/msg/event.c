@@ -21,6 +21,8 @@ struct event_log {
     uint64_t size;     /* bytes of whole lines */
     struct buf fields; /* the object's text, then the line; kept between appends */
     struct buf line;
+    bool (*wait)(void *context, const struct err *why); /* NULL: a full disk is a failure */
+    void *wait_context;
 };
 
 /* --- opening --- */
@@ -103,7 +105,9 @@ int event_log_open(struct event_log **out, const char *path, struct err *err)
     buf_init(&log->fields, EVENT_LINE_MAX);
     buf_init(&log->line, EVENT_LINE_MAX);
     log->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    int rc = log->fd < 0 ? err_set(err, ERR_IO, "open %s: %s", path, strerror(errno)) : 0;
+    int rc = log->fd < 0
+                 ? err_set(err, err_of_errno(errno), "open %s: %s", path, strerror(errno))
+                 : 0;
     if (!rc) {
         rc = log_resume(log, err);
         if (rc) {
@@ -135,22 +139,25 @@ void event_log_close(struct event_log *log)
 
 static int log_write(struct event_log *log, struct err *err)
 {
-    ssize_t done;
-    do {
-        done = write(log->fd, log->line.data, log->line.len);
-    } while (done < 0 && errno == EINTR);
-    if (done == (ssize_t)log->line.len) {
+    /* One write(2) as a rule; a short one is followed by another, which says why it was short. */
+    int rc = fsx_write_all(log->fd, log->line.data, log->line.len, err);
+    if (rc == 0) {
         log->size += log->line.len;
         log->next++;
         return 0;
     }
-    int rc = done < 0 ? err_set(err, ERR_IO, "append an event: %s", strerror(errno))
-                      : err_set(err, ERR_IO, "append an event: %zd of %zu bytes written", done,
-                                log->line.len);
+    err_wrap(err, rc, "append an event");
     if (ftruncate(log->fd, (off_t)log->size) != 0) { /* no part of a line stays */
         err_wrap(err, rc, "cut the part of a line off: %s", strerror(errno));
     }
     return rc;
+}
+
+void event_log_on_full(struct event_log *log,
+                       bool (*wait)(void *context, const struct err *why), void *context)
+{
+    log->wait = wait;
+    log->wait_context = context;
 }
 
 int event_log_append(struct event_log *log, cJSON *object, struct err *err)
@@ -176,7 +183,9 @@ int event_log_append(struct event_log *log, cJSON *object, struct err *err)
                      EVENT_LINE_MAX);
         goto out;
     }
-    rc = log_write(log, err);
+    do {
+        rc = log_write(log, err);
+    } while (rc == ERR_NO_SPACE && log->wait && log->wait(log->wait_context, err));
 out:
     cJSON_Delete(object);
     return rc;

@@ -8,6 +8,7 @@
 
 #include "proto/base/err.h"
 #include "proto/base/buf.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct cJSON;
@@ -25,6 +26,10 @@ void event_log_close(struct event_log *log);
  * time before its fields, appends one line with one write(2). On failure nothing of the line stays and its
  * seq is free. */
 int event_log_append(struct event_log *log, struct cJSON *object, struct err *err);
+
+/* What a full disk means to event_log_append: it calls wait (err is not NULL then) and, if that returns true, tries again; without
+ * one, or on false, it fails with ERR_NO_SPACE. */
+void event_log_on_full(struct event_log *log, bool (*wait)(void *context, const struct err *why), void *context);
 
 /* A number for an event: finite -> the shortest text that reads back as the same double;
  * otherwise null and "nonfinite": "nan" | "inf" | "-inf" in object. */

@@ -58,6 +58,13 @@ struct fixture {
 
 /* --- jobs --- */
 
+int jobs_ready(struct jobs *jobs, struct err *why)
+{
+    return store_writable(jobs->daemon->store)
+               ? 0
+               : err_set(why, ERR_NO_SPACE, "the disk is full or failing");
+}
+
 void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faults *faults)
 {
     (void)spec;
