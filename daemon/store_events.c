@@ -112,9 +112,9 @@ struct add {
     struct err *err;
 };
 
-static int add_start(const struct add *add)
+/* What was done after this step is done again. */
+static int undo_after(const struct add *add, int64_t step)
 {
-    /* What an earlier attempt did after the step where this one resumes is done again. */
     static const char *const undo[] = {
         "DELETE FROM steps WHERE stream=? AND step>?",
         "DELETE FROM evals WHERE stream=? AND step>?",
@@ -122,7 +122,6 @@ static int add_start(const struct add *add)
         "DELETE FROM checkpoints WHERE stream=? AND step>?",
     };
     struct query query;
-    int64_t step = int_of(add->json, "step");
     for (size_t i = 0; i < sizeof undo / sizeof undo[0]; i++) {
         int code = query_write(&query, add->store, &add->store->series, undo[i], add->err);
         if (code != 0)
@@ -132,7 +131,16 @@ static int add_start(const struct add *add)
         if ((code = query_run(&query, NULL, add->err)) != 0)
             return code;
     }
-    int code = query_write(&query, add->store, &add->store->series,
+    return 0;
+}
+
+static int add_start(const struct add *add)
+{
+    struct query query;
+    int64_t step = int_of(add->json, "step");
+    int code = undo_after(add, step);
+    if (code == 0)
+        code = query_write(&query, add->store, &add->store->series,
                            "UPDATE streams SET attempt=?, done=0, step=?, steps=?, tokens=?, "
                            "step_ms=NULL, tokens_per_s=NULL"
                            " WHERE stream=?",
@@ -143,6 +151,22 @@ static int add_start(const struct add *add)
     query_int(&query, step);
     query_int(&query, int_of(add->json, "steps"));
     query_int(&query, step * int_of(add->json, "tokens_per_step"));
+    query_int(&query, add->stream);
+    return query_run(&query, NULL, add->err);
+}
+
+static int add_rollback(const struct add *add)
+{
+    struct query query;
+    int64_t step = int_of(add->json, "step");
+    int code = undo_after(add, step);
+    if (code == 0)
+        code = query_write(&query, add->store, &add->store->series,
+                           "UPDATE streams SET step=?, tokens=? WHERE stream=?", add->err);
+    if (code != 0)
+        return code;
+    query_int(&query, step);
+    query_int(&query, int_of(add->json, "tokens"));
     query_int(&query, add->stream);
     return query_run(&query, NULL, add->err);
 }
@@ -303,11 +327,8 @@ static const struct {
     const char *type;
     int (*add)(const struct add *add);
 } adders[] = {
-    {"start", add_start},
-    {"step", add_step},
-    {"eval", add_eval},
-    {"refresh", add_refresh},
-    {"checkpoint", add_checkpoint},
+    {"start", add_start}, {"rollback", add_rollback}, {"step", add_step},
+    {"eval", add_eval},   {"refresh", add_refresh},   {"checkpoint", add_checkpoint},
     {"done", add_done},
 };
 

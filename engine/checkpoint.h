@@ -1,6 +1,6 @@
 /* Checkpoints: step-NNNNNNNN/ with model.safetensors (weights as values and codes),
- * state.safetensors (moments, ages, explored maps), train.json (position, seed, shape, method) and
- * manifest.json (lengths and XXH3-128 of the others, written last). Published by renaming a
+ * state.safetensors (moments, ages, explored maps), train.json (position, guard, configuration)
+ * and manifest.json (lengths and XXH3-128 of the others, written last). Published by renaming a
  * hidden folder; a folder without a valid manifest is not a checkpoint. The bytes depend on the
  * training state only: no times, no host names. */
 #ifndef HEBB_ENGINE_CHECKPOINT_H
@@ -13,18 +13,37 @@
 int checkpoint_save(struct trainer *trainer, const char *folder, uint64_t *bytes,
                     struct err *err);
 
-/* Finds the newest valid checkpoint in folder and loads it; *found false if there is none. A
- * checkpoint that fails its manifest is skipped and named in warning (may be NULL). ERR_INVALID
- * if it is of another shape or method. */
+/* Finds the newest valid checkpoint in folder and loads it; *found false if there is none.
+ * Checkpoints that fail their manifest are skipped and named in warning (may be NULL).
+ * ERR_INVALID if it is of another shape or method. */
 int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
                       struct err *warning, struct err *err);
 
-/* Removes all but the newest `keep` (>= 1) checkpoints and left-over hidden folders. */
-int checkpoint_prune(const char *folder, size_t keep, struct err *err);
+/* The roll back: loads the newest valid checkpoint of a step that is a multiple of `every` and
+ * before trainer->step, since one is known to be good only when a batch was accepted after it,
+ * and since the others depend on when somebody paused the run (every 0: any step). *found false
+ * if there is none: nothing was changed. The guard's cursor stays where it was
+ * (guard_rolled_back). Rank 0 then removes the newer checkpoints, which led to the fault. All
+ * ranks call. */
+int checkpoint_roll_back(struct trainer *trainer, const char *folder, size_t every, bool *found,
+                         struct err *warning, struct err *err);
+
+/* Which checkpoints stay. */
+struct checkpoint_keep {
+    size_t last;  /* the newest; at least 1 */
+    size_t best;  /* those with the smallest validation loss; of equal ones the older */
+    size_t every; /* the newest whose step is a multiple of this; 0: none */
+};
+
+/* Removes the others and left-over hidden folders. ERR_CORRUPT, and nothing is removed, if the
+ * newest does not verify. */
+int checkpoint_prune(const char *folder, const struct checkpoint_keep *keep, struct err *err);
 
 /* What train.json says of a checkpoint, without reading its weights. */
 struct checkpoint_info {
     uint64_t step, refresh, tokens;
+    double validation_loss; /* NaN: it was not evaluated at this step */
+    struct guard guard;
     struct model_shape shape;
     char method[64];
 };

@@ -61,6 +61,9 @@ int checkpoint_meta_write(const struct trainer *trainer, const char *path, struc
 int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
                          const struct trainer *trainer, struct err *err);
 
+/* Removes the checkpoints of steps after `step`. */
+int checkpoint_remove_after(const char *folder, uint64_t step, struct err *err);
+
 /* The steps of the checkpoints in folder, newest first. A missing folder has none. The caller
  * frees *steps. */
 int checkpoint_list(uint64_t **steps, size_t *count, const char *folder, struct err *err);

@@ -2,10 +2,13 @@
 #include "engine/checkpoint.h"
 
 #include "engine/checkpoint_files.h"
+#include "proto/base/mem.h"
+#include "proto/format/manifest.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,14 +124,100 @@ static int step_remove(const char *folder, uint64_t step, struct err *err)
     return rc == 0 ? fsx_remove_tree(hidden, err) : rc;
 }
 
-int checkpoint_prune(const char *folder, size_t keep, struct err *err)
+int checkpoint_remove_after(const char *folder, uint64_t step, struct err *err)
 {
     uint64_t *steps;
     size_t count;
     int rc = checkpoint_list(&steps, &count, folder, err);
-    for (size_t i = keep > 0 ? keep : 1; rc == 0 && i < count; i++) {
+    for (size_t i = 0; rc == 0 && i < count && steps[i] > step; i++) {
         rc = step_remove(folder, steps[i], err);
     }
+    free(steps);
+    return rc;
+}
+
+/* --- which stay --- */
+
+struct candidate {
+    uint64_t step;
+    double loss; /* of validation; NaN: not known */
+    bool stays;
+};
+
+/* NaN if train.json cannot be read: such a checkpoint is not among the best. */
+static double candidate_loss(const char *folder, uint64_t step)
+{
+    char path[FSX_PATH_MAX];
+    struct checkpoint_info info;
+    int rc = fsx_path(path, NULL, "%s/step-%08" PRIu64, folder, step);
+    return rc == 0 && checkpoint_describe(&info, path, NULL) == 0 ? info.validation_loss
+                                                                  : (double)NAN;
+}
+
+/* Marks the best of those that are not marked; false if no other has a loss. */
+static bool mark_best(struct candidate *candidates, size_t count)
+{
+    struct candidate *best = NULL;
+    for (size_t i = 0; i < count; i++) { /* the newest first: of equal ones the older stays */
+        struct candidate *one = &candidates[i];
+        if (!one->stays && (best ? one->loss <= best->loss : one->loss == one->loss)) {
+            best = one;
+        }
+    }
+    if (best) {
+        best->stays = true;
+    }
+    return best != NULL;
+}
+
+/* The best are chosen over all, the newest among them too. */
+static void mark(struct candidate *candidates, size_t count, const struct checkpoint_keep *keep)
+{
+    for (size_t i = 0; i < keep->best && mark_best(candidates, count); i++) {
+    }
+    for (size_t i = 0; i < count && i < (keep->last > 0 ? keep->last : 1); i++) {
+        candidates[i].stays = true;
+    }
+    for (size_t i = 0; keep->every > 0 && i < count; i++) {
+        if (candidates[i].step % keep->every == 0) {
+            candidates[i].stays = true;
+            break;
+        }
+    }
+}
+
+static int newest_check(const char *folder, uint64_t step, struct err *err)
+{
+    char path[FSX_PATH_MAX];
+    int rc = fsx_path(path, err, "%s/step-%08" PRIu64, folder, step);
+    return rc == 0 ? manifest_verify(path, NULL, err) : rc;
+}
+
+int checkpoint_prune(const char *folder, const struct checkpoint_keep *keep, struct err *err)
+{
+    uint64_t *steps;
+    size_t count;
+    struct candidate *candidates = NULL;
+    int rc = checkpoint_list(&steps, &count, folder, err);
+    if (rc == 0 && !(candidates = mem_zeroed(count + 1, sizeof *candidates))) {
+        rc = err_set(err, ERR_NO_MEMORY, "no memory for a list of %zu checkpoints", count);
+    }
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        candidates[i].step = steps[i];
+        candidates[i].loss = keep->best > 0 ? candidate_loss(folder, steps[i]) : (double)NAN;
+    }
+    if (rc == 0) {
+        mark(candidates, count, keep);
+    }
+    bool checked = false;
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        if (!candidates[i].stays) {
+            rc = checked ? 0 : newest_check(folder, steps[0], err);
+            checked = true;
+            rc = rc == 0 ? step_remove(folder, steps[i], err) : rc;
+        }
+    }
+    free(candidates);
     free(steps);
     return rc == 0 ? temporaries_remove(folder, err) : rc;
 }

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Weights and codes of folder into the model; codes are checked and the packs rebuilt. */
 static int weights_read(struct model *model, const char *folder, struct err *err)
@@ -62,13 +63,29 @@ static int trainer_load(struct trainer *trainer, const char *folder, struct err 
         trainer->step = (size_t)info.step;
         trainer->refresh = (size_t)info.refresh;
         trainer->tokens = info.tokens;
+        trainer->guard = info.guard;
+        trainer->validation_loss = info.validation_loss;
+        trainer->validation_step = (size_t)info.step;
     }
     return rc;
 }
 
-/* The newest step whose manifest holds; UINT64_MAX if there is none. */
-static int newest_valid(uint64_t *step, const char *folder, struct err *warning,
-                        struct err *err)
+/* Adds a skipped checkpoint to what warning says of others. */
+static void warn_skipped(struct err *warning, uint64_t step, const struct err *fault)
+{
+    char before[ERR_TEXT_MAX];
+    if (!warning) {
+        return;
+    }
+    memcpy(before, warning->text, sizeof before);
+    err_set(warning, fault->code, "%s%sstep-%08" PRIu64 " skipped: %s",
+            warning->code ? before : "", warning->code ? "; " : "", step, fault->text);
+}
+
+/* The newest step whose manifest holds, of those that are multiples of `every` (0: any) and
+ * before `before`; UINT64_MAX if there is none. */
+static int newest_valid(uint64_t *step, const char *folder, uint64_t before, uint64_t every,
+                        struct err *warning, struct err *err)
 {
     uint64_t *steps;
     size_t count;
@@ -77,29 +94,32 @@ static int newest_valid(uint64_t *step, const char *folder, struct err *warning,
     for (size_t i = 0; rc == 0 && i < count; i++) {
         char path[FSX_PATH_MAX];
         struct err fault = {0};
+        if (steps[i] >= before || (every > 0 && steps[i] % every != 0)) {
+            continue;
+        }
         rc = fsx_path(path, err, "%s/step-%08" PRIu64, folder, steps[i]);
         if (rc == 0 && manifest_verify(path, NULL, &fault) == 0) {
             *step = steps[i];
             break;
         }
-        if (rc == 0 && warning) {
-            err_set(warning, fault.code, "step-%08" PRIu64 " skipped: %s", steps[i],
-                    fault.text);
+        if (rc == 0) {
+            warn_skipped(warning, steps[i], &fault);
         }
     }
     free(steps);
     return rc;
 }
 
-int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
-                      struct err *warning, struct err *err)
+/* Rank 0's choice, loaded on every rank. */
+static int load_newest(struct trainer *trainer, const char *folder, uint64_t before,
+                       uint64_t every, bool *found, struct err *warning, struct err *err)
 {
     struct comm *comm = trainer->comm;
     uint64_t step = UINT64_MAX;
     int rc = 0;
     *found = false;
     if (comm->rank == 0) {
-        rc = newest_valid(&step, folder, warning, err);
+        rc = newest_valid(&step, folder, before, every, warning, err);
     }
     rc = comm_agree(comm, rc, NULL, err);
     if (rc == 0) {
@@ -118,11 +138,33 @@ int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
     return rc;
 }
 
+int checkpoint_resume(struct trainer *trainer, const char *folder, bool *found,
+                      struct err *warning, struct err *err)
+{
+    return load_newest(trainer, folder, UINT64_MAX, 0, found, warning, err);
+}
+
+int checkpoint_roll_back(struct trainer *trainer, const char *folder, size_t every, bool *found,
+                         struct err *warning, struct err *err)
+{
+    const struct guard before = trainer->guard;
+    const size_t from = trainer->step;
+    int rc = load_newest(trainer, folder, from, every, found, warning, err);
+    if (rc != 0 || !*found) {
+        return rc;
+    }
+    guard_rolled_back(&trainer->guard, &before, from, trainer->step);
+    if (trainer->comm->rank == 0) {
+        rc = checkpoint_remove_after(folder, trainer->step, err);
+    }
+    return comm_agree(trainer->comm, rc, NULL, err);
+}
+
 int checkpoint_newest(char **out, const char *folder, struct err *err)
 {
     char path[FSX_PATH_MAX];
     uint64_t step;
-    int rc = newest_valid(&step, folder, NULL, err);
+    int rc = newest_valid(&step, folder, UINT64_MAX, 0, NULL, err);
     if (rc == 0 && step == UINT64_MAX) {
         rc = err_set(err, ERR_NOT_FOUND, "%s: no checkpoint", folder);
     }

@@ -1,11 +1,13 @@
-/* train.json: {"format", "step", "refresh", "tokens", "shape": {...}, "method": {...}, "run":
- * {...}, "data": {...}}. Each of the first three sections is a table of fields, from which it
- * is written, read and compared. */
+/* train.json: {"format", "step", "refresh", "tokens", "validation_loss", "guard": {...},
+ * "shape":
+ * {...}, "method": {...}, "run": {...}, "data": {...}}. Each of shape, method and run is a
+ * table of fields, from which it is written, read and compared. */
 #include "engine/checkpoint_files.h"
 #include "engine/method_rules.h"
 #include "proto/json/json.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +97,11 @@ static const struct meta_field run_fields[] = {
     {"ramp", META_SIZE, FIELD(optim.ramp), NULL},
     {"rms", META_RULE, FIELD(optim.rms), rms_rule_names},
     {"age_correction", META_BOOL, FIELD(optim.age_correction), NULL},
+    {"spike_window", META_SIZE, FIELD(guard.window), NULL},
+    {"spike_factor", META_REAL, FIELD(guard.factor), NULL},
+    {"spike_rise", META_REAL, FIELD(guard.rise), NULL},
+    {"skips", META_SIZE, FIELD(guard.skips), NULL},
+    {"rollbacks", META_SIZE, FIELD(guard.rollbacks), NULL},
     {0},
 };
 
@@ -168,15 +175,51 @@ static cJSON *data_print(const struct dataset *data)
     return NULL;
 }
 
+/* "guard": the losses from the oldest to the newest. */
+static cJSON *guard_print(const struct guard *guard, size_t window)
+{
+    cJSON *object = cJSON_CreateObject(), *losses = cJSON_CreateArray();
+    const size_t oldest = guard->count < window ? 0 : guard->next;
+    bool ok = object && losses &&
+              object_add(object, "skipped", cJSON_CreateNumber((double)guard->skipped)) &&
+              object_add(object, "streak", cJSON_CreateNumber((double)guard->streak)) &&
+              object_add(object, "rollbacks", cJSON_CreateNumber((double)guard->rollbacks));
+    for (size_t i = 0; ok && i < guard->count; i++) {
+        cJSON *item = cJSON_CreateNumber(guard->losses[(oldest + i) % window]);
+        ok = item && cJSON_AddItemToArray(losses, item);
+    }
+    if (!ok) {
+        cJSON_Delete(losses);
+        cJSON_Delete(object);
+        return NULL;
+    }
+    if (!object_add(object, "losses", losses)) {
+        cJSON_Delete(object);
+        return NULL;
+    }
+    return object;
+}
+
+/* null unless the state was evaluated as it is. */
+static cJSON *validation_print(const struct trainer *trainer)
+{
+    const bool known =
+        trainer->validation_step == trainer->step && isfinite(trainer->validation_loss);
+    return known ? cJSON_CreateNumber(trainer->validation_loss) : cJSON_CreateNull();
+}
+
 int checkpoint_meta_write(const struct trainer *trainer, const char *path, struct err *err)
 {
     struct buf text;
     buf_init(&text, CHECKPOINT_TRAIN_BYTES_MAX);
     cJSON *root = cJSON_CreateObject();
-    bool ok = root && object_add(root, "format", cJSON_CreateString(META_FORMAT)) &&
-              object_add(root, "step", cJSON_CreateNumber((double)trainer->step)) &&
-              object_add(root, "refresh", cJSON_CreateNumber((double)trainer->refresh)) &&
-              object_add(root, "tokens", cJSON_CreateNumber((double)trainer->tokens));
+    bool ok =
+        root && object_add(root, "format", cJSON_CreateString(META_FORMAT)) &&
+        object_add(root, "step", cJSON_CreateNumber((double)trainer->step)) &&
+        object_add(root, "refresh", cJSON_CreateNumber((double)trainer->refresh)) &&
+        object_add(root, "tokens", cJSON_CreateNumber((double)trainer->tokens)) &&
+        object_add(root, "validation_loss", validation_print(trainer)) &&
+        object_add(root, "guard", guard_print(&trainer->guard, trainer->config.guard.window));
     for (size_t i = 0; ok && i < SECTION_COUNT; i++) {
         ok = section_print(root, &sections[i], &trainer->config);
     }
@@ -300,7 +343,45 @@ static int position_parse(struct checkpoint_info *out, const cJSON *root, const 
     out->step = (uint64_t)step;
     out->refresh = (uint64_t)refresh;
     out->tokens = (uint64_t)tokens;
+    const cJSON *loss = cJSON_GetObjectItemCaseSensitive(root, "validation_loss");
+    out->validation_loss = cJSON_IsNumber(loss) ? cJSON_GetNumberValue(loss) : (double)NAN;
+    if (!cJSON_IsNumber(loss) && !cJSON_IsNull(loss)) {
+        return err_set(err, ERR_CORRUPT,
+                       "%s: train.json: validation_loss is missing or no number", folder);
+    }
     return 0;
+}
+
+static bool count_parse(size_t *out, const cJSON *object, const char *key)
+{
+    int64_t value;
+    bool ok = json_int(&value, object, key) && value >= 0;
+    *out = ok ? (size_t)value : 0;
+    return ok;
+}
+
+/* window: of the run's configuration; the losses are at most as many. */
+static int guard_parse(struct guard *out, const cJSON *root, size_t window, const char *folder,
+                       struct err *err)
+{
+    const cJSON *saved = json_object(root, "guard"), *losses = json_array(saved, "losses"),
+                *item;
+    size_t skipped = 0;
+    bool ok = losses && count_parse(&skipped, saved, "skipped") &&
+              count_parse(&out->streak, saved, "streak") &&
+              count_parse(&out->rollbacks, saved, "rollbacks");
+    out->skipped = skipped;
+    out->count = 0;
+    cJSON_ArrayForEach(item, losses)
+    {
+        ok = ok && cJSON_IsNumber(item) && out->count < window;
+        if (ok) {
+            out->losses[out->count++] = cJSON_GetNumberValue(item);
+        }
+    }
+    out->next = window > 0 ? out->count % window : 0;
+    return ok ? 0
+              : err_set(err, ERR_CORRUPT, "%s: train.json: guard is missing or wrong", folder);
 }
 
 /* Shape and method of the sections, which are there. */
@@ -339,6 +420,11 @@ int checkpoint_meta_read(struct checkpoint_info *out, const char *folder,
         } else if (trainer) {
             rc = section_compare(saved, &sections[i], &trainer->config, folder, err);
         }
+    }
+    if (rc == 0) {
+        rc =
+            guard_parse(&out->guard, root,
+                        trainer ? trainer->config.guard.window : GUARD_WINDOW_MAX, folder, err);
     }
     if (rc == 0 && trainer && trainer->data) {
         rc = data_compare(root, trainer->data, folder, err);

@@ -22,12 +22,14 @@ static int files_write(const struct trainer *trainer, const char *temporary, uin
     }
     if (rc == 0) {
         rc = checkpoint_tensors_write(&weights, path, err);
+        comm_progress(trainer->comm);
     }
     if (rc == 0) {
         rc = fsx_path(path, err, "%s/%s", temporary, CHECKPOINT_STATE_FILE);
     }
     if (rc == 0) {
         rc = checkpoint_tensors_write(&state, path, err);
+        comm_progress(trainer->comm);
     }
     if (rc == 0) {
         rc = fsx_path(path, err, "%s/%s", temporary, CHECKPOINT_TRAIN_FILE);

@@ -1,11 +1,13 @@
 /* The collective interface. The engine knows no MPI: worker/comm_*.c gives it one of these.
  * All ranks call the same functions in the same order. Every call blocks. A failed collective
- * is reported once, by its return value; the run then ends (there is no recovery inside a step). */
+ * is reported once, by its return value; the run then ends (there is no recovery inside a
+ * step). */
 #ifndef HEBB_ENGINE_COMM_H
 #define HEBB_ENGINE_COMM_H
 
 #include "engine/real.h"
 #include "proto/base/err.h"
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,11 +28,20 @@ struct comm_ops {
 struct comm {
     const struct comm_ops *ops;
     int rank, size;
+    /* Counts what this rank has got done, in small pieces: collectives, passes, files. Written
+     * by the training thread; another thread may read it, to tell slow from stuck. */
+    _Atomic uint64_t progress;
 };
 
-/* Makes one outcome of every rank's own: all ranks call it with their code (0 or an err_code) and, on failure,
- * their err. Returns 0 if all succeeded; else the code and err of the lowest rank that failed, the same on every
- * rank, with that rank in *rank (may be NULL). If a collective fails inside, *rank is -1. */
+static inline void comm_progress(struct comm *comm)
+{
+    atomic_fetch_add_explicit(&comm->progress, 1, memory_order_relaxed);
+}
+
+/* Makes one outcome of every rank's own: all ranks call it with their code (0 or an err_code)
+ * and, on failure, their err. Returns 0 if all succeeded; else the code and err of the lowest
+ * rank that failed, the same on every rank, with that rank in *rank (may be NULL). If a
+ * collective fails inside, *rank is -1. */
 int comm_agree(struct comm *comm, int code, int *rank, struct err *err);
 
 #endif

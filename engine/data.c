@@ -96,9 +96,9 @@ int dataset_open(struct dataset **out, const struct dataset_config *config, int 
     data->seed = config->seed;
     rc = open_streams(data, config, err);
     if (!rc)
-        rc = data_stream_check(&data->train, config->vocab, rank, world, err);
+        rc = data_stream_check(&data->train, config, rank, world, err);
     if (!rc)
-        rc = data_stream_check(&data->validation, config->vocab, rank, world, err);
+        rc = data_stream_check(&data->validation, config, rank, world, err);
     if (rc)
         dataset_close(data);
     else

@@ -4,6 +4,7 @@
 #define HEBB_ENGINE_DATA_H
 
 #include "proto/base/err.h"
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,7 @@ struct dataset_config {
     size_t context;     /* window = context inputs and as many targets, one further on */
     size_t vocab;       /* every token must be below */
     uint64_t seed;
+    _Atomic uint64_t *progress; /* counted up as the check goes on; may be NULL */
 };
 
 struct dataset; /* opaque; keeps the descriptors of its first files, opens the others for each

@@ -20,12 +20,15 @@ static int refuse_token(const struct shard *shard, const char *path, uint64_t fi
 
 /* A shard's tokens from `first` up to `end`. */
 static int check_tokens(const struct shard *shard, const char *path, uint64_t first,
-                        uint64_t end, size_t vocab, struct err *err)
+                        uint64_t end, const struct dataset_config *config, struct err *err)
 {
+    const size_t vocab = config->vocab;
     for (uint64_t at = first; at < end; at += CHECK_TOKENS) {
         uint64_t part = end - at < CHECK_TOKENS ? end - at : CHECK_TOKENS;
         if (shard_max_token(shard, at, part) >= vocab)
             return refuse_token(shard, path, at, vocab, err);
+        if (config->progress)
+            atomic_fetch_add_explicit(config->progress, 1, memory_order_relaxed);
     }
     return 0;
 }
@@ -38,7 +41,7 @@ static enum shard_format format_of(const struct data_file *file)
 }
 
 static int check_file(const struct data_file *file, uint64_t first, uint64_t end, bool verify,
-                      size_t vocab, struct err *err)
+                      const struct dataset_config *config, struct err *err)
 {
     struct shard shard;
     int rc = shard_open(&shard, file->path, format_of(file), err);
@@ -48,7 +51,7 @@ static int check_file(const struct data_file *file, uint64_t first, uint64_t end
         rc =
             err_set(err, ERR_CONFLICT, "data: %s changes while it is being opened", file->path);
     if (!rc && end > first)
-        rc = check_tokens(&shard, file->path, first, end, vocab, err);
+        rc = check_tokens(&shard, file->path, first, end, config, err);
     if (!rc && verify) {
         rc = shard_verify(&shard, err);
         if (rc)
@@ -58,9 +61,10 @@ static int check_file(const struct data_file *file, uint64_t first, uint64_t end
     return rc;
 }
 
-int data_stream_check(const struct data_stream *stream, size_t vocab, int rank, int world,
-                      struct err *err)
+int data_stream_check(const struct data_stream *stream, const struct dataset_config *config,
+                      int rank, int world, struct err *err)
 {
+    const size_t vocab = config->vocab;
     assert(world > 0 && rank >= 0 && rank < world);
     const uint64_t r = (uint64_t)rank, w = (uint64_t)world;
     const uint64_t share = stream->tokens / w, rest = stream->tokens % w;
@@ -80,7 +84,7 @@ int data_stream_check(const struct data_stream *stream, size_t vocab, int rank, 
         bool verify = file->hashed && i % w == r;
         if (to <= from && !verify)
             continue;
-        int rc = check_file(file, from, to, verify, vocab, err);
+        int rc = check_file(file, from, to, verify, config, err);
         if (rc)
             return rc;
     }

@@ -2,6 +2,7 @@
 #ifndef HEBB_ENGINE_DATA_STREAM_H
 #define HEBB_ENGINE_DATA_STREAM_H
 
+#include "engine/data.h"
 #include "engine/data_paths.h"
 #include "proto/base/err.h"
 #include <stdbool.h>
@@ -37,10 +38,10 @@ int data_stream_init(struct data_stream *stream, const char *const *entries, siz
                      const char *format, size_t vocab, struct err *err);
 void data_stream_release(struct data_stream *stream);
 
-/* Reads rank's share of the shards' tokens and refuses the first that is not below vocab, by
- * file and index; verifies the checksums of its share of the shards. */
-int data_stream_check(const struct data_stream *stream, size_t vocab, int rank, int world,
-                      struct err *err);
+/* Reads rank's share of the shards' tokens and refuses the first that is not below
+ * config->vocab, by file and index; verifies the checksums of its share of the shards. */
+int data_stream_check(const struct data_stream *stream, const struct dataset_config *config,
+                      int rank, int world, struct err *err);
 
 /* Tokens [first, first + context] to inputs (the first `context`) and targets (the last
  * `context`). ERR_IO or ERR_CORRUPT names a file that was removed or shortened since it was

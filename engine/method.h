@@ -104,8 +104,4 @@ int refresher_run_matrix(struct refresher *refresher, const struct param *param,
  * params order, from a whole byte on. A position is marked when a refresh finds or makes it active. */
 uint8_t *refresher_explored(struct refresher *refresher, size_t *bytes);
 
-/* Compares mask hashes over the ranks; on a difference broadcasts rank 0's codes, weights and moments of the
- * matrices that differ. *repaired gets their number. */
-int masks_agree(struct model *model, struct comm *comm, size_t *repaired, struct err *err);
-
 #endif

@@ -100,7 +100,11 @@ int trainer_create(struct trainer **out, const struct trainer_config *config,
     struct trainer *trainer = mem_zeroed(1, sizeof *trainer);
     if (!trainer)
         return err_set(err, ERR_NO_MEMORY, "trainer: no memory");
-    *trainer = (struct trainer){.config = *config, .dev = dev, .comm = comm, .data = data};
+    *trainer = (struct trainer){.config = *config,
+                                .dev = dev,
+                                .comm = comm,
+                                .data = data,
+                                .validation_loss = (double)NAN};
     rc = model_create(&trainer->model, dev, &config->shape, config->micro_batch,
                       config->context, true, err);
     if (rc == 0)
@@ -186,8 +190,8 @@ static int accumulate(struct trainer *trainer, double *loss, struct err *err)
     const struct trainer_config *config = &trainer->config;
     struct model *model = trainer->model;
     size_t share = config->batch / (size_t)trainer->comm->size;
-    uint64_t first =
-        (uint64_t)trainer->step * config->batch + (size_t)trainer->comm->rank * share;
+    uint64_t first = (trainer->step + trainer->guard.skipped) * config->batch +
+                     (size_t)trainer->comm->rank * share;
     size_t tokens = config->micro_batch * config->context;
     real scale = (real)(1 / ((double)config->batch * (double)config->context));
 
@@ -203,6 +207,7 @@ static int accumulate(struct trainer *trainer, double *loss, struct err *err)
                                config->micro_batch, config->context);
         for (size_t i = 0; i < tokens; i++)
             *loss += (double)trainer->losses[i];
+        comm_progress(trainer->comm);
     }
     return 0;
 }
@@ -254,7 +259,7 @@ static int refresh_by_gradient(struct trainer *trainer, const struct refresh_obs
 {
     const struct trainer_config *config = &trainer->config;
     const size_t ranks = (size_t)trainer->comm->size, micro = config->micro_batch;
-    const uint64_t first = (uint64_t)(trainer->step - 1) * config->batch +
+    const uint64_t first = (trainer->step - 1 + trainer->guard.skipped) * config->batch +
                            (size_t)trainer->comm->rank * (config->batch / ranks);
     const real scale = (real)(1 / ((double)(ranks * micro) * (double)config->context));
     struct gradient_refresh state = {.trainer = trainer, .observer = observer, .err = err};
@@ -290,23 +295,25 @@ static int refresh(struct trainer *trainer, const struct refresh_observer *obser
             : refresher_run(trainer->refresher, trainer->step, trainer->refresh, observer, err);
     rc = comm_agree(trainer->comm, rc, NULL, err);
     if (rc == 0)
-        rc = masks_agree(trainer->model, trainer->comm, &result->repaired, err);
+        rc = masks_agree(trainer->model, trainer->comm, &result->masks, err);
     result->refresh_ms = (clock_monotonic_s() - began) * 1000;
     return rc;
 }
 
-static int check_finite(const char *what, double value, size_t step, struct err *err)
+/* The verdict on the step's loss and norm, the same on every rank. A rejected batch may come
+ * from the damaged memory of one rank: the states are compared at once. */
+static int judge(struct trainer *trainer, struct step_result *result, struct err *err)
 {
-    if (isfinite(value))
-        return 0;
-    return err_set(err, ERR_INVALID,
-                   "%s is %s at step %zu: the run diverged; lower optimizer.lr or set "
-                   "optimizer.grad_clip",
-                   what,
-                   isnan(value) ? "nan"
-                   : value > 0  ? "inf"
-                                : "-inf",
-                   step);
+    const struct guard_config *config = &trainer->config.guard;
+    struct guard *guard = &trainer->guard;
+    result->limit = guard_limit(guard, config);
+    int rc = guard_agree(trainer->comm, result->loss, result->grad_norm, &result->verdict, err);
+    if (rc == 0 && result->verdict == GUARD_ACCEPTED)
+        result->verdict = guard_judge(guard, config, result->loss, result->grad_norm);
+    if (rc != 0 || result->verdict == GUARD_ACCEPTED)
+        return rc;
+    guard_reject(guard);
+    return trainer_compare(trainer, &result->state, err);
 }
 
 static struct latent_args latent_args(const struct trainer *trainer, size_t step)
@@ -344,13 +351,17 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
         latent_gradient(model, &latent);
     double norm =
         sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, live_entries(model)));
-    rc = check_finite("loss", loss, step, err);
-    if (rc == 0)
-        rc = check_finite("gradient norm", norm, step, err);
-    if (rc != 0)
+    *result = (struct step_result){.step = step,
+                                   .batch = trainer->step + trainer->guard.skipped,
+                                   .loss = loss,
+                                   .grad_norm = norm,
+                                   .lr = trainer_lr(config, step),
+                                   .tokens = tokens};
+    rc = judge(trainer, result, err);
+    if (rc != 0 || result->verdict != GUARD_ACCEPTED)
         return rc;
 
-    struct optim_args args = {.lr = trainer_lr(config, step),
+    struct optim_args args = {.lr = result->lr,
                               .beta1 = config->beta1,
                               .beta2 = config->beta2,
                               .eps = config->eps,
@@ -365,9 +376,40 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
         latent_update(model, &latent);
     trainer->step = step;
     trainer->tokens += tokens;
-    *result = (struct step_result){
-        .step = step, .loss = loss, .grad_norm = norm, .lr = args.lr, .tokens = tokens};
-    return refresh(trainer, observer, result, err);
+    guard_accept(&trainer->guard, &config->guard, loss);
+    rc = refresh(trainer, observer, result, err);
+    if (rc == 0 && config->compare_every > 0 && step % config->compare_every == 0)
+        rc = trainer_compare(trainer, &result->state, err);
+    return rc;
+}
+
+int trainer_compare(struct trainer *trainer, struct agreement *out, struct err *err)
+{
+    size_t bytes = 0;
+    void *explored = NULL;
+    if (trainer->refresher)
+        explored = refresher_explored(trainer->refresher, &bytes);
+    return states_agree(trainer->model, trainer->comm, explored, bytes, out, err);
+}
+
+void trainer_restart(struct trainer *trainer)
+{
+    struct model *model = trainer->model;
+    size_t bytes = 0;
+    memset(model->moment1, 0, model->count * sizeof *model->moment1);
+    memset(model->moment2, 0, model->count * sizeof *model->moment2);
+    if (model->refresh_age)
+        memset(model->refresh_age, 0, model->param_count * sizeof *model->refresh_age);
+    if (model->ages)
+        memset(model->ages, 0, model->count * sizeof *model->ages);
+    if (trainer->refresher) {
+        void *explored = refresher_explored(trainer->refresher, &bytes);
+        memset(explored, 0, bytes);
+    }
+    model_init(model, trainer->config.seed);
+    trainer->step = trainer->refresh = 0;
+    trainer->tokens = 0;
+    trainer->validation_loss = (double)NAN;
 }
 
 /* Sum of losses and number of targets over this rank's windows [first, last) of the `sequences`
@@ -387,6 +429,7 @@ static int evaluate_share(struct trainer *trainer, size_t first, size_t last, si
         }
         model_loss(trainer->model, trainer->inputs, trainer->targets, trainer->losses, count,
                    context);
+        comm_progress(trainer->comm);
         for (size_t i = 0; i < count * context; i++) {
             sums[0] += (double)trainer->losses[i];
             sums[1] += trainer->targets[i] >= 0 ? 1 : 0;
@@ -417,7 +460,8 @@ int trainer_evaluate(struct trainer *trainer, size_t sequences, double *loss, si
         rc = comm->ops->sum_double(comm, sums, 2, err);
     if (rc != 0)
         return rc;
-    *loss = sums[0] / sums[1];
+    *loss = trainer->validation_loss = sums[0] / sums[1];
+    trainer->validation_step = trainer->step;
     *tokens = (size_t)sums[1];
     return 0;
 }

@@ -26,8 +26,8 @@ static int mpi_check(int code, const char *call, struct err *err)
     return err_set(err, ERR_IO, "%s: %.*s", call, length, text);
 }
 
-static int mpi_reduce(void *data, size_t count, size_t size, MPI_Datatype type, MPI_Op op,
-                      struct err *err)
+static int mpi_reduce(struct comm *comm, void *data, size_t count, size_t size,
+                      MPI_Datatype type, MPI_Op op, struct err *err)
 {
     char *at = data;
     while (count > 0) {
@@ -38,37 +38,33 @@ static int mpi_reduce(void *data, size_t count, size_t size, MPI_Datatype type, 
         }
         at += piece * size;
         count -= piece;
+        comm_progress(comm);
     }
     return 0;
 }
 
 static int mpi_sum_real(struct comm *comm, real *data, size_t count, struct err *err)
 {
-    (void)comm;
-    return mpi_reduce(data, count, sizeof *data, mpi_real(), MPI_SUM, err);
+    return mpi_reduce(comm, data, count, sizeof *data, mpi_real(), MPI_SUM, err);
 }
 
 static int mpi_sum_double(struct comm *comm, double *data, size_t count, struct err *err)
 {
-    (void)comm;
-    return mpi_reduce(data, count, sizeof *data, MPI_DOUBLE, MPI_SUM, err);
+    return mpi_reduce(comm, data, count, sizeof *data, MPI_DOUBLE, MPI_SUM, err);
 }
 
 static int mpi_min_u64(struct comm *comm, uint64_t *data, size_t count, struct err *err)
 {
-    (void)comm;
-    return mpi_reduce(data, count, sizeof *data, MPI_UINT64_T, MPI_MIN, err);
+    return mpi_reduce(comm, data, count, sizeof *data, MPI_UINT64_T, MPI_MIN, err);
 }
 
 static int mpi_max_u64(struct comm *comm, uint64_t *data, size_t count, struct err *err)
 {
-    (void)comm;
-    return mpi_reduce(data, count, sizeof *data, MPI_UINT64_T, MPI_MAX, err);
+    return mpi_reduce(comm, data, count, sizeof *data, MPI_UINT64_T, MPI_MAX, err);
 }
 
 static int mpi_broadcast(struct comm *comm, void *data, size_t bytes, int root, struct err *err)
 {
-    (void)comm;
     char *at = data;
     while (bytes > 0) {
         size_t piece = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
@@ -78,14 +74,16 @@ static int mpi_broadcast(struct comm *comm, void *data, size_t bytes, int root, 
         }
         at += piece;
         bytes -= piece;
+        comm_progress(comm);
     }
     return 0;
 }
 
 static int mpi_barrier(struct comm *comm, struct err *err)
 {
-    (void)comm;
-    return mpi_check(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier", err);
+    int rc = mpi_check(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier", err);
+    comm_progress(comm);
+    return rc;
 }
 
 static void mpi_destroy(struct comm *comm)

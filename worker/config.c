@@ -147,6 +147,12 @@ int config_trainer(const struct job_spec *spec, size_t ranks, struct trainer_con
         .eps = spec->optimizer.eps,
         .weight_decay = spec->optimizer.weight_decay,
         .grad_clip = spec->optimizer.grad_clip,
+        .guard = {.window = (size_t)spec->guard.spike_window,
+                  .factor = spec->guard.spike_factor,
+                  .rise = spec->guard.spike_rise,
+                  .skips = (size_t)spec->guard.skips,
+                  .rollbacks = (size_t)spec->guard.rollbacks},
+        .compare_every = (size_t)spec->guard.compare_every,
     };
     config_shape(spec, &out->shape);
     int rc = config_optimizer(spec, &out->optim, err);

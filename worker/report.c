@@ -165,7 +165,53 @@ int report_repair(struct event_log *log, const struct step_result *result, struc
     if (event) {
         event_add_number(event, "step", (double)result->step);
         event_add_number(event, "refresh", (double)result->refresh);
-        event_add_number(event, "matrices", (double)result->repaired);
+        event_add_number(event, "matrices", (double)result->masks.repaired);
+    }
+    return event_append(log, event, err);
+}
+
+int report_skip(struct event_log *log, const struct step_result *result,
+                const struct guard *guard, struct err *err)
+{
+    cJSON *event = event_create("skip");
+    if (event) {
+        event_add_number(event, "step", (double)result->step);
+        event_add_number(event, "batch", (double)result->batch);
+        cJSON_AddStringToObject(event, "reason", guard_verdict_names[result->verdict]);
+        event_add_number(event, "loss", result->loss);
+        event_add_number(event, "grad_norm", result->grad_norm);
+        if (isfinite(result->limit)) {
+            event_add_number(event, "limit", result->limit);
+        }
+        event_add_number(event, "streak", (double)guard->streak);
+        event_add_number(event, "skipped", (double)guard->skipped);
+    }
+    return event_append(log, event, err);
+}
+
+int report_rollback(struct event_log *log, const struct trainer *trainer, size_t from,
+                    struct err *err)
+{
+    cJSON *event = event_create("rollback");
+    if (event) {
+        event_add_number(event, "step", (double)trainer->step);
+        event_add_number(event, "from", (double)from);
+        event_add_number(event, "tokens", (double)trainer->tokens);
+        event_add_number(event, "rollbacks", (double)trainer->guard.rollbacks);
+        event_add_number(event, "skipped", (double)trainer->guard.skipped);
+    }
+    return event_append(log, event, err);
+}
+
+int report_state_repair(struct event_log *log, size_t step, const struct agreement *found,
+                        struct err *err)
+{
+    cJSON *event = event_create("state_repair");
+    if (event) {
+        event_add_number(event, "step", (double)step);
+        event_add_number(event, "parameters", (double)found->repaired);
+        cJSON_AddStringToObject(event, "first", found->first);
+        event_add_number(event, "rank", found->root);
     }
     return event_append(log, event, err);
 }
@@ -226,25 +272,4 @@ int report_done(struct event_log *log, const struct trainer *trainer,
         cJSON_AddStringToObject(event, "model", "model");
     }
     return event_append(log, event, err);
-}
-
-int report_heartbeat(const char *path, size_t step, struct err *err)
-{
-    char temporary[FSX_PATH_MAX], stamp[CLOCK_STAMP_MAX], line[128];
-    int rc = fsx_path(temporary, err, "%s.tmp", path);
-    if (rc != 0) {
-        return rc;
-    }
-    snprintf(line, sizeof line, "{\"step\": %zu, \"time\": \"%s\"}\n", step,
-             clock_stamp(stamp, clock_wall_ms()));
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0) {
-        return err_set(err, ERR_IO, "open %s: %s", temporary, strerror(errno));
-    }
-    rc = fsx_write_all(fd, line, strlen(line), err);
-    close(fd);
-    if (rc == 0 && rename(temporary, path) != 0) {
-        rc = err_set(err, ERR_IO, "rename %s: %s", temporary, strerror(errno));
-    }
-    return rc;
 }

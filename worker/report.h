@@ -1,4 +1,4 @@
-/* The events of a run (docs/formats.md) and the heartbeat. Rank 0 only; every function appends
+/* The events of a run (docs/formats.md). Rank 0 only; every function appends
  * one line. */
 #ifndef HEBB_WORKER_REPORT_H
 #define HEBB_WORKER_REPORT_H
@@ -6,8 +6,6 @@
 #include "engine/trainer.h"
 #include "proto/msg/event.h"
 #include "worker/history.h"
-
-enum { REPORT_HEARTBEAT_MS = 1000 };
 
 struct report_start {
     unsigned attempt, threads;
@@ -24,6 +22,15 @@ int report_step(struct event_log *log, const struct trainer *trainer,
 /* After history_publish of the same refresh. */
 int report_refresh(struct event_log *log, const struct history *history,
                    const struct step_result *result, struct err *err);
+
+/* A batch that was left out; guard: with it. */
+int report_skip(struct event_log *log, const struct step_result *result,
+                const struct guard *guard, struct err *err);
+/* The trainer is at the step that it went back to. */
+int report_rollback(struct event_log *log, const struct trainer *trainer, size_t from,
+                    struct err *err);
+int report_state_repair(struct event_log *log, size_t step, const struct agreement *found,
+                        struct err *err);
 int report_repair(struct event_log *log, const struct step_result *result, struct err *err);
 int report_eval(struct event_log *log, size_t step, double loss, size_t tokens,
                 struct err *err);
@@ -41,9 +48,5 @@ struct report_done {
 
 int report_done(struct event_log *log, const struct trainer *trainer,
                 const struct report_done *done, struct err *err);
-
-/* Rewrites path with step and time, by rename and without fsync: it is worth nothing after a
- * crash of the machine. */
-int report_heartbeat(const char *path, size_t step, struct err *err);
 
 #endif

@@ -29,27 +29,58 @@ static int run_save(struct run *run, struct err *err)
 {
     uint64_t bytes;
     double began = clock_monotonic_s();
+    struct agreement state;
     if (run->saved_step == run->trainer->step) {
         return 0;
     }
-    int rc = checkpoint_save(run->trainer, run->checkpoints, &bytes, err);
+    int rc = trainer_compare(run->trainer, &state, err);
+    if (rc == 0) {
+        rc = run_repaired(run, &state, err);
+    }
+    if (rc == 0) {
+        rc = checkpoint_save(run->trainer, run->checkpoints, &bytes, err);
+    }
     if (rc != 0) {
         return rc;
     }
     run->saved_step = run->trainer->step;
+    run->prune_due = true;
     if (run->comm->rank != 0) {
         return 0;
     }
     double ms = (clock_monotonic_s() - began) * 1000;
-    struct err kept = {0};
     log_info("checkpoint at step %zu, %" PRIu64 " bytes", run->trainer->step, bytes);
-    rc = report_checkpoint(run->log, run->trainer->step, bytes, ms, run->last_loss, err);
-    if (rc == 0 &&
-        checkpoint_prune(run->checkpoints, (size_t)run->spec.train.keep, &kept) != 0) {
-        log_warn("%s", kept.text);
-        rc = report_warning(run->log, "prune_failed", kept.text, err);
+    return report_checkpoint(run->log, run->trainer->step, bytes, ms, run->last_loss, err);
+}
+
+/* Older checkpoints go once the newest is known to be good: a batch was accepted after it, or
+ * the run ends with it. */
+static int run_prune(struct run *run, struct err *err)
+{
+    const struct checkpoint_keep keep = {.last = (size_t)run->spec.train.keep,
+                                         .best = (size_t)run->spec.train.keep_best,
+                                         .every = (size_t)run->spec.train.checkpoint_every};
+    struct err kept = {0};
+    if (!run->prune_due) {
+        return 0;
     }
-    return rc;
+    run->prune_due = false;
+    if (run->comm->rank != 0 || checkpoint_prune(run->checkpoints, &keep, &kept) == 0) {
+        return 0;
+    }
+    log_warn("%s", kept.text);
+    return report_warning(run->log, "prune_failed", kept.text, err);
+}
+
+int run_repaired(struct run *run, const struct agreement *found, struct err *err)
+{
+    if (run->comm->rank != 0 || found->repaired == 0) {
+        return 0;
+    }
+    log_warn("step %zu: %zu parameters differed between ranks (%s first) and were taken from "
+             "rank %d",
+             run->trainer->step, found->repaired, found->first, found->root);
+    return report_state_repair(run->log, run->trainer->step, found, err);
 }
 
 static int run_evaluate(struct run *run, struct err *err)
@@ -84,15 +115,10 @@ static int run_report(struct run *run, const struct step_result *result, double 
     if (rc == 0 && result->refreshed) {
         rc = report_refresh(run->log, run->history, result, err);
     }
-    if (rc == 0 && result->repaired > 0) {
+    if (rc == 0 && result->masks.repaired > 0) {
         log_warn("step %zu: the masks of %zu matrices differed between ranks and were repaired",
-                 result->step, result->repaired);
+                 result->step, result->masks.repaired);
         rc = report_repair(run->log, result, err);
-    }
-    int64_t now = clock_monotonic_ms();
-    if (rc == 0 && now >= run->next_heartbeat_ms) {
-        run->next_heartbeat_ms = now + REPORT_HEARTBEAT_MS;
-        rc = report_heartbeat(run->heartbeat, result->step, err);
     }
     return rc;
 }
@@ -111,9 +137,17 @@ static int run_step(struct run *run, struct err *err)
     if (rc != 0) {
         return rc;
     }
+    heartbeat_step(run->heartbeat, run->trainer->step);
+    rc = run_repaired(run, &result.state, err);
+    if (rc != 0 || result.verdict != GUARD_ACCEPTED) {
+        return rc == 0 ? run_rejected(run, &result, err) : rc;
+    }
     run->last_loss = result.loss;
     if (run->comm->rank == 0) {
         rc = run_report(run, &result, (clock_monotonic_s() - began) * 1000, err);
+    }
+    if (rc == 0) {
+        rc = run_prune(run, err);
     }
     if (rc == 0 && due(result.step, run->spec.train.eval_every)) {
         rc = run_evaluate(run, err);
@@ -165,6 +199,9 @@ static int run_finish(struct run *run, struct err *err)
     int rc = run_evaluate(run, err);
     if (rc == 0) {
         rc = run_save(run, err);
+    }
+    if (rc == 0) {
+        rc = run_prune(run, err);
     }
     if (rc == 0) {
         rc = run_agree(run, run->comm->rank == 0 ? export_model(run, err) : 0, err);

@@ -20,20 +20,20 @@ static int open_paths(struct run *run, struct err *err)
 {
     const struct run_options *options = run->options;
     char attempt[FSX_PATH_MAX];
-    int rc = fsx_path(run->checkpoints, err, "%s/checkpoints", options->job);
+    int rc = fsx_path(attempt, err, "%s/attempt-%u", options->job, options->attempt);
+    if (rc == 0) {
+        rc = fsx_mkdirs(attempt, 0755, err);
+    }
+    if (rc == 0) {
+        rc = heartbeat_start(&run->heartbeat, attempt, run->comm, err);
+    }
+    if (rc == 0) {
+        rc = fsx_path(run->checkpoints, err, "%s/checkpoints", options->job);
+    }
     if (rc == 0) {
         rc = fsx_path(run->model, err, "%s/model", options->job);
     }
-    if (rc == 0) {
-        rc = fsx_path(attempt, err, "%s/attempt-%u", options->job, options->attempt);
-    }
-    if (rc == 0) {
-        rc = fsx_path(run->heartbeat, err, "%s/heartbeat", attempt);
-    }
-    if (rc == 0) {
-        rc = fsx_mkdirs(run->checkpoints, 0755, err);
-    }
-    return rc == 0 ? fsx_mkdirs(attempt, 0755, err) : rc;
+    return rc == 0 ? fsx_mkdirs(run->checkpoints, 0755, err) : rc;
 }
 
 static int open_spec(struct run *run, struct err *err)
@@ -81,6 +81,7 @@ static int open_data(struct run *run, struct err *err)
 {
     struct dataset_config dataset;
     config_dataset(&run->spec, &dataset);
+    dataset.progress = &run->comm->progress;
     int rc = dataset_open(&run->data, &dataset, run->comm->rank, run->comm->size, err);
     rc = run_agree(run, rc, err);
     if (rc == ERR_INVALID || rc == ERR_NOT_FOUND || rc == ERR_CORRUPT) {
@@ -153,6 +154,11 @@ int run_open(struct run *run, struct err *err)
         rc = model_start(run->trainer->model, run->spec.model.init_from.items[0], err);
         rc = run_agree(run, rc, err);
     }
+    if (rc == 0 && found) { /* each rank read the files for itself */
+        struct agreement state;
+        rc = trainer_compare(run->trainer, &state, err);
+        rc = rc == 0 ? run_repaired(run, &state, err) : rc;
+    }
     if (rc == 0) {
         run->saved_step = found ? run->trainer->step : SIZE_MAX;
         rc = run->comm->rank == 0 ? open_report(run, found, &skipped, err) : 0;
@@ -163,6 +169,7 @@ int run_open(struct run *run, struct err *err)
 
 void run_close(struct run *run)
 {
+    heartbeat_stop(run->heartbeat);
     history_destroy(run->history);
     event_log_close(run->log);
     trainer_destroy(run->trainer);

@@ -6,6 +6,7 @@
 #include "proto/base/fsx.h"
 #include "proto/msg/spec.h"
 #include "worker/control.h"
+#include "worker/heartbeat.h"
 #include "worker/history.h"
 #include "worker/report.h"
 #include "worker/run.h"
@@ -15,7 +16,7 @@ struct run {
     struct comm *comm;
     struct run_result *result;
     struct job_spec spec;
-    char checkpoints[FSX_PATH_MAX], model[FSX_PATH_MAX], heartbeat[FSX_PATH_MAX];
+    char checkpoints[FSX_PATH_MAX], model[FSX_PATH_MAX];
     unsigned threads;
     struct pool *pool;
     struct device *dev;
@@ -26,9 +27,10 @@ struct run {
     struct history *history;
     struct control control;
 
+    struct heartbeat *heartbeat;
     double began_s;
-    int64_t next_heartbeat_ms;
     size_t saved_step; /* of the newest checkpoint; SIZE_MAX: none */
+    bool prune_due;    /* it is not known to be good yet: no batch was accepted since */
     double last_loss;
     bool evaluated;
     size_t evaluated_step;
@@ -43,5 +45,11 @@ int run_agree(struct run *run, int code, struct err *err);
  * run_close is needed after a failure too. */
 int run_open(struct run *run, struct err *err);
 void run_close(struct run *run);
+
+/* After trainer_step rejected a batch. */
+int run_rejected(struct run *run, const struct step_result *result, struct err *err);
+
+/* Notes what a comparison of the ranks' states repaired, if anything. */
+int run_repaired(struct run *run, const struct agreement *found, struct err *err);
 
 #endif

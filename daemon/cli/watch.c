@@ -155,6 +155,27 @@ static void on_repair(struct watch *watch, const cJSON *event)
                cli_int(event, "step"), cli_int(event, "matrices"));
 }
 
+static void on_skip(struct watch *watch, const cJSON *event)
+{
+    watch_line(watch, "step %" PRId64 ": a batch is left out: %s, loss %.4g",
+               cli_int(event, "step"), cli_text(event, "reason"), cli_real(event, "loss"));
+}
+
+static void on_rollback(struct watch *watch, const cJSON *event)
+{
+    watch->progress.step = cli_int(event, "step");
+    watch->stale = true;
+    watch_line(watch, "rolled back from step %" PRId64 " to step %" PRId64,
+               cli_int(event, "from"), watch->progress.step);
+}
+
+static void on_state_repair(struct watch *watch, const cJSON *event)
+{
+    watch_line(watch,
+               "step %" PRId64 ": %" PRId64 " parameters differed between ranks, repaired",
+               cli_int(event, "step"), cli_int(event, "parameters"));
+}
+
 static void on_warning(struct watch *watch, const cJSON *event)
 {
     watch_line(watch, "warning: %s: %s", cli_text(event, "code"), cli_text(event, "detail"));
@@ -181,7 +202,8 @@ static const struct {
     {"start", on_start},        {"step", on_step},
     {"eval", on_eval},          {"checkpoint", on_checkpoint},
     {"mask_repair", on_repair}, {"warning", on_warning},
-    {"done", on_done},
+    {"skip", on_skip},          {"rollback", on_rollback},
+    {"done", on_done},          {"state_repair", on_state_repair},
 };
 
 static void watch_event(struct watch *watch, const cJSON *event)

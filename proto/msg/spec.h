@@ -98,7 +98,16 @@ struct job_spec {
         int64_t eval_sequences;   /* 256; validation sequences per evaluation; 0: all */
         int64_t checkpoint_every; /* 500 steps; 0: at the end only */
         int64_t keep;             /* 3 checkpoints */
+        int64_t keep_best;        /* 1 checkpoint */
     } train;
+    struct {
+        int64_t spike_window;  /* 128 losses; 0: off */
+        double spike_factor;   /* 10 */
+        double spike_rise;     /* 0.5 nats per token */
+        int64_t skips;         /* 3 batches in a row */
+        int64_t rollbacks;     /* 3 */
+        int64_t compare_every; /* 100 steps; 0: off */
+    } guard;
     struct {
         char launcher[OPT_STRING_MAX]; /* local */
         char device[OPT_STRING_MAX];   /* auto | cpu | cuda */

@@ -94,6 +94,15 @@ static int on_start(struct summary *summary, const cJSON *event, struct err *err
     return 0;
 }
 
+static int on_rollback(struct summary *summary, const cJSON *event, struct err *err)
+{
+    (void)err;
+    summary->step = whole_of(event, "step");
+    summary->tokens = number_of(event, "tokens");
+    rewind_to(summary, summary->step);
+    return 0;
+}
+
 static int on_step(struct summary *summary, const cJSON *event, struct err *err)
 {
     int rc = grow(&summary->step_rows, &summary->step_cap, summary->step_count,
@@ -164,7 +173,7 @@ int summary_add(struct summary *summary, const cJSON *event, struct err *err)
         int (*take)(struct summary *summary, const cJSON *event, struct err *err);
     } rows[] = {
         {"start", on_start},     {"step", on_step}, {"eval", on_eval},
-        {"refresh", on_refresh}, {"done", on_done},
+        {"refresh", on_refresh}, {"done", on_done}, {"rollback", on_rollback},
     };
     const char *type = json_string(event, "type");
     for (size_t i = 0; type && i < sizeof(rows) / sizeof(rows[0]); i++) {

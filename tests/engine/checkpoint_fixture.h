@@ -60,6 +60,7 @@ static inline struct trainer_config fixture_config(const char *method, unsigned 
         .beta2 = 0.999,
         .eps = 1e-8,
         .grad_clip = 1,
+        .guard = {.window = 5, .factor = 10, .rise = 0.5, .skips = 3, .rollbacks = 2},
     };
 }
 
@@ -93,6 +94,10 @@ static inline void fixture_fill(struct fixture *f, uint64_t salt)
             explored[i] = (uint8_t)philox_u32(&key, 3 * i);
     }
     model_repack(model);
+    f->trainer->guard = (struct guard){.skipped = salt + 3, .streak = 1, .rollbacks = 2};
+    for (uint64_t i = 0; i < 4 + salt; i++) /* not full for salt 0 only */
+        guard_accept(&f->trainer->guard, &f->trainer->config.guard, philox_uniform(&key, i));
+    f->trainer->guard.streak = 1;
     f->trainer->step = 8 + salt;
     f->trainer->refresh = 1;
     f->trainer->tokens = (8 + salt) * 16;
@@ -122,6 +127,15 @@ static inline void assert_same_state(const struct trainer *a, const struct train
         assert_int_equal(bytes_a, bytes_b);
         assert_memory_equal(left, right, bytes_a);
     }
+    const struct guard *left = &a->guard, *right = &b->guard;
+    const size_t window = a->config.guard.window;
+    assert_int_equal(left->skipped, right->skipped);
+    assert_int_equal(left->streak, right->streak);
+    assert_int_equal(left->rollbacks, right->rollbacks);
+    assert_int_equal(left->count, right->count);
+    for (size_t i = 1; i <= left->count; i++) /* the newest first */
+        assert_true(left->losses[(left->next + window - i) % window] ==
+                    right->losses[(right->next + window - i) % window]);
     assert_int_equal(a->step, b->step);
     assert_int_equal(a->refresh, b->refresh);
     assert_int_equal(a->tokens, b->tokens);

@@ -4,6 +4,7 @@
 
 #include "engine/checkpoint_files.h"
 #include "proto/format/manifest.h"
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -207,6 +208,61 @@ static void a_checkpoint_of_another_run_is_refused_by_field(void **state)
     }
 }
 
+static void reseal(const struct fixture *f, const char *name);
+
+/* The first checkpoint's train.json with `from` put in place of `to` under a manifest that
+ * holds. */
+static void rewrite(const struct fixture *f, const char *from, const char *to)
+{
+    size_t size;
+    struct buf out;
+    char *path = strdup(fixture_path(f, "step-00000009/train.json"));
+    char *text = slurp(path, &size);
+    char *at = memmem(text, size, from, strlen(from));
+    if (!at)
+        fail_msg("no %s in %.*s", from, (int)size, text);
+    buf_init(&out, 1 << 20);
+    buf_add(&out, text, (size_t)(at - text));
+    buf_puts(&out, to);
+    buf_add(&out, at + strlen(from), size - (size_t)(at - text) - strlen(from));
+    assert_int_equal(fsx_publish(path, out.data, out.len, 0644, NULL), 0);
+    buf_release(&out);
+    free(text);
+    free(path);
+    reseal(f, "step-00000009");
+}
+
+static void a_wrong_guard_is_refused(void **state)
+{
+    (void)state;
+    static const char *const changes[][2] = {
+        {"\"guard\":", "\"card\":"},
+        {"\"skipped\":4", "\"skipped\":-1"},
+        {"\"skipped\":4", "\"skipped\":1e300"},
+        {"\"streak\":1", "\"streak\":1.5"},
+        {"\"rollbacks\":2,\"losses\"", "\"losses\""},
+        {"\"losses\":[", "\"losses\":[null,"},
+        {"\"losses\":[", "\"losses\":[1,"}, /* more than the window has */
+        {"\"losses\":[", "\"losses\":[[],"},
+        {"\"validation_loss\":null", "\"validation_loss\":\"1\""},
+        {"\"validation_loss\":null,", ""},
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        struct fixture f;
+        struct err err = {0};
+        bool found = false;
+        struct trainer_config config = fixture_config("static", 1, 4);
+        fixture_open(&f, &config);
+        fixture_fill(&f, 1);
+        save(&f);
+        rewrite(&f, changes[i][0], changes[i][1]);
+        if (checkpoint_resume(f.trainer, f.folder, &found, NULL, &err) != ERR_CORRUPT)
+            fail_msg("%s: %s", changes[i][1], err.text);
+        assert_false(found);
+        fixture_release(&f);
+    }
+}
+
 /* A data set of raw files with these numbers of tokens. */
 static struct dataset *open_data(const struct fixture *f, const size_t *tokens, size_t count)
 {
@@ -322,16 +378,129 @@ static void prune_keeps_the_newest_and_clears_what_a_killed_writer_left(void **s
     }
     assert_int_equal(fsx_mkdirs(fixture_path(&f, ".step-00000099.tmp/deep"), 0755, &err), 0);
     assert_int_equal(fsx_mkdirs(fixture_path(&f, "step-notes"), 0755, &err), 0);
-    assert_int_equal(checkpoint_prune(f.folder, 2, &err), 0);
+    struct checkpoint_keep keep = {.last = 2};
+    assert_int_equal(checkpoint_prune(f.folder, &keep, &err), 0);
     assert_false(fsx_exists(fixture_path(&f, "step-00000009")));
     assert_false(fsx_exists(fixture_path(&f, "step-00000010")));
     assert_true(fsx_exists(fixture_path(&f, "step-00000011/manifest.json")));
     assert_true(fsx_exists(fixture_path(&f, "step-00000012/manifest.json")));
     assert_false(fsx_exists(fixture_path(&f, ".step-00000099.tmp")));
     assert_true(fsx_exists(fixture_path(&f, "step-notes")));
-    assert_int_equal(checkpoint_prune(f.folder, 1, &err), 0);
+    keep.last = 0; /* one is the least */
+    assert_int_equal(checkpoint_prune(f.folder, &keep, &err), 0);
     assert_false(fsx_exists(fixture_path(&f, "step-00000011")));
+    assert_true(fsx_exists(fixture_path(&f, "step-00000012/manifest.json")));
     fixture_release(&f);
+}
+
+/* Checkpoints of steps 1 .. 8 with these validation losses (NaN: not evaluated). */
+static void save_series(struct fixture *f, const double losses[8])
+{
+    for (size_t i = 0; i < 8; i++) {
+        fixture_fill(f, 1);
+        f->trainer->step = i + 1;
+        f->trainer->validation_loss = losses[i];
+        f->trainer->validation_step = isnan(losses[i]) ? i : i + 1;
+        save(f);
+    }
+}
+
+/* present: a digit per step that must be there. */
+static void expect_present(const struct fixture *f, const char *present)
+{
+    for (int step = 1; step <= 8; step++) {
+        char name[32];
+        snprintf(name, sizeof name, "step-%08d", step);
+        if (fsx_exists(fixture_path(f, name)) != (strchr(present, '0' + step) != NULL))
+            fail_msg("%s: expected of 1 to 8: %s", name, present);
+    }
+}
+
+static void prune_keeps_the_best_and_the_last_that_was_due(void **state)
+{
+    (void)state;
+    static const double losses[8] = {4, 2, 1.5, 3, 1.5, (double)NAN, 2.5, 2.25};
+    static const struct {
+        struct checkpoint_keep keep;
+        const char *present;
+    } cases[] = {
+        {{.last = 2}, "78"},
+        {{.last = 1, .best = 1}, "38"}, /* of two equal ones the older */
+        {{.last = 1, .best = 2}, "358"},
+        {{.last = 3, .best = 3}, "235678"},
+        {{.last = 1, .best = 1, .every = 4}, "38"},
+        {{.last = 1, .best = 1, .every = 7}, "378"},
+        {{.last = 1, .best = 100}, "1234578"}, /* 6 has no loss */
+        {{.last = 100}, "12345678"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture f;
+        struct err err = {0};
+        struct trainer_config config = fixture_config("static", 1, 4);
+        fixture_open(&f, &config);
+        save_series(&f, losses);
+        if (checkpoint_prune(f.folder, &cases[i].keep, &err) != 0)
+            fail_msg("%s", err.text);
+        expect_present(&f, cases[i].present);
+        fixture_release(&f);
+    }
+}
+
+static void nothing_is_pruned_while_the_newest_is_damaged(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct err err = {0};
+    const struct checkpoint_keep keep = {.last = 1};
+    struct trainer_config config = fixture_config("static", 1, 4);
+    fixture_open(&f, &config);
+    save_series(&f, (const double[8]){1, 1, 1, 1, 1, 1, 1, 1});
+    fixture_damage(fixture_path(&f, "step-00000008/state.safetensors"), -5, 4);
+    assert_int_equal(checkpoint_prune(f.folder, &keep, &err), ERR_CORRUPT);
+    expect_present(&f, "12345678");
+    fixture_release(&f);
+}
+
+/* ---- roll back ---- */
+
+static void a_roll_back_takes_the_last_good_one_that_was_due(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t from, every, to; /* 0: none */
+        int damaged;            /* this step's checkpoint; 0: none */
+        const char *present;
+    } cases[] = {
+        {8, 2, 6, 0, "123456"}, /* 8 is not known to be good: nothing was accepted after it */
+        {7, 2, 6, 0, "123456"},   {8, 2, 4, 6, "1234"},     {8, 3, 6, 0, "123456"},
+        {5, 0, 4, 0, "1234"},     {3, 4, 0, 0, "12345678"}, {2, 2, 0, 0, "12345678"},
+        {8, 5, 0, 5, "12345678"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture f;
+        struct err warning = {0}, err = {0};
+        bool found;
+        struct trainer_config config = fixture_config("static", 1, 4);
+        fixture_open(&f, &config);
+        save_series(&f, (const double[8]){1, 1, 1, 1, 1, 1, 1, 1});
+        char name[64];
+        snprintf(name, sizeof name, "step-%08d/state.safetensors", cases[i].damaged);
+        if (cases[i].damaged)
+            fixture_damage(fixture_path(&f, name), -5, 4);
+        f.trainer->step = cases[i].from;
+        f.trainer->guard.skipped = 40;
+        f.trainer->guard.rollbacks = 5;
+        if (checkpoint_roll_back(f.trainer, f.folder, cases[i].every, &found, &warning, &err))
+            fail_msg("%s", err.text);
+        assert_int_equal(found, cases[i].to > 0);
+        assert_int_equal(f.trainer->step, found ? cases[i].to : cases[i].from);
+        /* the next batch is the one that would have been next */
+        assert_int_equal(f.trainer->step + f.trainer->guard.skipped, cases[i].from + 40);
+        assert_int_equal(f.trainer->guard.rollbacks, found ? 6 : 5);
+        assert_int_equal(warning.code != 0, cases[i].damaged != 0);
+        expect_present(&f, cases[i].present);
+        fixture_release(&f);
+    }
 }
 
 static void a_model_is_loaded_from_a_checkpoint_alone(void **state)
@@ -387,6 +556,10 @@ int main(void)
         cmocka_unit_test(a_code_without_a_pattern_is_refused),
         cmocka_unit_test(another_header_under_a_valid_manifest_is_refused),
         cmocka_unit_test(prune_keeps_the_newest_and_clears_what_a_killed_writer_left),
+        cmocka_unit_test(prune_keeps_the_best_and_the_last_that_was_due),
+        cmocka_unit_test(nothing_is_pruned_while_the_newest_is_damaged),
+        cmocka_unit_test(a_roll_back_takes_the_last_good_one_that_was_due),
+        cmocka_unit_test(a_wrong_guard_is_refused),
         cmocka_unit_test(a_model_is_loaded_from_a_checkpoint_alone),
         cmocka_unit_test(saving_where_nothing_can_be_written_is_an_error),
     };

@@ -480,8 +480,11 @@ static void ranks_share_the_check_and_one_of_them_finds_the_fault(void **state)
         struct err err = {0};
         assert_int_equal(data_stream_init(&stream, train, 1, "raw-uint16", 257, &err), 0);
         int found = 0;
+        _Atomic uint64_t progress = 0;
+        const struct dataset_config config = {.vocab = 257, .progress = &progress};
         for (int rank = 0; rank < WORLD; rank++)
-            found += data_stream_check(&stream, 257, rank, WORLD, &err) == ERR_CORRUPT;
+            found += data_stream_check(&stream, &config, rank, WORLD, &err) == ERR_CORRUPT;
+        assert_int_equal(progress, WORLD - 1); /* a piece each, but for the one that failed */
         assert_int_equal(found, 1);
         char reason[64];
         snprintf(reason, sizeof(reason), "token 999 at index %u ", bad);

@@ -193,24 +193,6 @@ static void a_loss_that_is_not_finite_is_null_and_said_so(void **state)
     fixture_release(&f);
 }
 
-static void the_heartbeat_is_replaced_whole(void **state)
-{
-    (void)state;
-    struct fixture f;
-    struct err err = {0};
-    cJSON *beat;
-    struct trainer_config config = fixture_config("static", 1, 4);
-    fixture_open(&f, &config);
-    for (size_t step = 3; step <= 4; step++)
-        assert_int_equal(report_heartbeat(fixture_path(&f, "heartbeat"), step, &err), 0);
-    assert_int_equal(json_read(&beat, fixture_path(&f, "heartbeat"), 1000, &err), 0);
-    assert_true(number(beat, "step") == 4);
-    assert_non_null(json_string(beat, "time"));
-    assert_false(fsx_exists(fixture_path(&f, "heartbeat.tmp")));
-    cJSON_Delete(beat);
-    fixture_release(&f);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,7 +200,6 @@ int main(void)
         cmocka_unit_test(rewinding_removes_the_refreshes_after_the_checkpoint),
         cmocka_unit_test(a_refresh_event_names_every_matrix),
         cmocka_unit_test(a_loss_that_is_not_finite_is_null_and_said_so),
-        cmocka_unit_test(the_heartbeat_is_replaced_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,6 +126,28 @@ static void take_eval(struct train_watch *watch, const cJSON *event)
     }
 }
 
+static void take_skip(struct train_watch *watch, const cJSON *event)
+{
+    double step = 0;
+    const char *reason = json_string(event, "reason");
+    json_real(&step, event, "step");
+    if (!watch->json) {
+        bar_clear(watch);
+        fprintf(stderr, "step %.0f: a batch is left out: %s\n", step, reason ? reason : "");
+    }
+}
+
+static void take_rollback(struct train_watch *watch, const cJSON *event)
+{
+    double from = 0;
+    json_real(&watch->step, event, "step");
+    json_real(&from, event, "from");
+    if (!watch->json) {
+        bar_clear(watch);
+        fprintf(stderr, "rolled back from step %.0f to step %.0f\n", from, watch->step);
+    }
+}
+
 static void take_warning(struct train_watch *watch, const cJSON *event)
 {
     const char *detail = json_string(event, "detail");
@@ -148,8 +170,9 @@ static const struct {
     const char *type;
     void (*take)(struct train_watch *watch, const cJSON *event);
 } takers[] = {
-    {"start", take_start},     {"step", take_step}, {"eval", take_eval},
-    {"warning", take_warning}, {"done", take_done},
+    {"start", take_start},       {"step", take_step}, {"eval", take_eval},
+    {"warning", take_warning},   {"done", take_done}, {"skip", take_skip},
+    {"rollback", take_rollback},
 };
 
 static void line_take(struct train_watch *watch, const char *line, size_t length)
