@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 size_t api_route_count(void)
 {
@@ -27,32 +28,35 @@ bool api_id_valid(const char *id)
     return strlen(id) == STORE_ID_MAX - 1 && strspn(id, "0123456789abcdef") == STORE_ID_MAX - 1;
 }
 
-/* Whether path fits pattern; what {id} matched goes to segment. */
-static bool path_matches(const char *pattern, const char *path, char segment[API_SEGMENT_MAX])
+/* Whether path fits pattern; what its {parts} matched goes to segments. */
+static bool path_matches(const char *pattern, const char *path, struct api_segments *segments)
 {
-    const char *open = strchr(pattern, '{');
-    if (!open)
-        return strcmp(pattern, path) == 0;
-    size_t before = (size_t)(open - pattern);
-    if (strncmp(pattern, path, before) != 0)
-        return false;
-    const char *rest = strchr(open, '}') + 1;
-    size_t len = strcspn(path + before, "/");
-    if (len == 0 || strcmp(path + before + len, rest) != 0)
-        return false;
-    snprintf(segment, API_SEGMENT_MAX, "%.*s", (int)(len < API_SEGMENT_MAX ? len : 0),
-             path + before);
-    return true;
+    segments->count = 0;
+    while (*pattern) {
+        if (*pattern != '{') {
+            if (*pattern++ != *path++)
+                return false;
+            continue;
+        }
+        size_t len = strcspn(path, "/");
+        assert(segments->count < API_SEGMENTS_MAX);
+        if (len == 0)
+            return false;
+        snprintf(segments->text[segments->count++], API_SEGMENT_MAX, "%.*s",
+                 (int)(len < API_SEGMENT_MAX ? len : 0), path);
+        path += len;
+        pattern = strchr(pattern, '}') + 1;
+    }
+    return *path == '\0';
 }
 
 const struct api_route *api_route_find(const char *method, const char *path, char *allow,
-                                       size_t size, char segment[API_SEGMENT_MAX])
+                                       size_t size, struct api_segments *segments)
 {
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
     allow[0] = '\0';
-    segment[0] = '\0';
     for (const struct api_route *route = api_routes; route->path; route++) {
-        if (!path_matches(route->path, path, segment))
+        if (!path_matches(route->path, path, segments))
             continue;
         if (strcmp(route->method, wanted) == 0)
             return route;
@@ -60,6 +64,7 @@ const struct api_route *api_route_find(const char *method, const char *path, cha
         snprintf(allow + len, size - len, "%s%s", len ? ", " : "",
                  strcmp(route->method, "GET") == 0 ? "GET, HEAD" : route->method);
     }
+    segments->count = 0;
     return NULL;
 }
 
@@ -228,18 +233,33 @@ bool api_given(const struct api_request *request, const char *name)
 
 void api_answer_init(struct api_answer *answer)
 {
-    *answer = (struct api_answer){.status = 500, .type = "application/json"};
+    *answer = (struct api_answer){.status = 500, .type = "application/json", .fd = -1};
     buf_init(&answer->body, API_ANSWER_MAX);
 }
 
-void api_answer_release(struct api_answer *answer) { buf_release(&answer->body); }
+static void drop_file(struct api_answer *answer)
+{
+    if (answer->next == API_FILE && answer->fd >= 0)
+        close(answer->fd);
+    answer->fd = -1;
+}
+
+void api_answer_release(struct api_answer *answer)
+{
+    drop_file(answer);
+    buf_release(&answer->body);
+}
 
 void api_answer_clear(struct api_answer *answer)
 {
+    drop_file(answer);
     struct buf body = answer->body;
     buf_clear(&body);
-    *answer = (struct api_answer){
-        .status = 500, .type = "application/json", .body = body, .close = answer->close};
+    *answer = (struct api_answer){.status = 500,
+                                  .type = "application/json",
+                                  .body = body,
+                                  .fd = -1,
+                                  .close = answer->close};
 }
 
 void api_answer_header(struct api_answer *answer, const char *name, const char *format, ...)

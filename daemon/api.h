@@ -8,6 +8,7 @@
 #ifndef HEBB_DAEMON_API_H
 #define HEBB_DAEMON_API_H
 
+#include "daemon/auth.h"
 #include "daemon/daemon.h"
 #include "daemon/store.h"
 #include "proto/base/buf.h"
@@ -19,7 +20,14 @@ enum {
     API_OPTIONS_MAX = 8, /* query options of a route */
     API_HEADERS_MAX = 4, /* of an answer, beside those that every answer has */
     API_ANSWER_MAX = 32 * 1024 * 1024,
-    API_SEGMENT_MAX = 64, /* bytes of {id} in a path before it is called not found */
+    API_SEGMENT_MAX = 128, /* bytes of {id} and its like in a path, above it: not found */
+    API_SEGMENTS_MAX = 3,
+};
+
+/* What {id}, {name}, {step} and {file} of a route's path matched, in their order. */
+struct api_segments {
+    size_t count;
+    char text[API_SEGMENTS_MAX][API_SEGMENT_MAX];
 };
 
 enum api_option_type {
@@ -52,12 +60,16 @@ struct api_feed {
 struct api_request {
     struct daemon *daemon;
     const struct api_route *route;
+    struct identity identity;
     char id[STORE_ID_MAX]; /* {id} of the path; 16 hex digits */
-    const char *body;      /* (body_len), never NULL */
+    struct api_segments segments;
+    const char *body; /* (body_len), never NULL */
     size_t body_len;
     const char *content_type; /* header values, NULL if absent */
     const char *idempotency_key;
     const char *last_event_id;
+    const char *if_match, *if_none_match;
+    const char *range, *if_range;
     struct {
         bool given;
         int64_t number;
@@ -72,6 +84,7 @@ enum api_next {
     API_AFTER_COMMIT, /* hold until the turn's writes are durable */
     API_WAIT,         /* discard; call again when job id changes or after wait_ms */
     API_STREAM,       /* send headers, then api_feed_fill until it says that the feed is over */
+    API_FILE, /* send length bytes of fd from offset; fd is the HTTP side's from then on */
 };
 
 struct api_answer {
@@ -86,6 +99,8 @@ struct api_answer {
     enum api_next next;
     int64_t wait_ms;
     struct api_feed feed;
+    int fd;
+    uint64_t offset, length;
     bool close; /* close the connection after it */
 };
 
@@ -100,8 +115,9 @@ struct api_good {
 };
 
 struct api_route {
-    const char *method; /* GET (answers HEAD too) or POST */
-    const char *path;   /* "/v1/jobs/{id}"; {id} matches one segment */
+    const char *method;  /* GET (answers HEAD too), POST, PATCH or DELETE */
+    const char *path;    /* "/v1/jobs/{id}"; {id} matches one segment */
+    enum auth_role role; /* the least that may; not looked at if open */
     api_handler *handle;
     const char *name;    /* operationId: "submitJob" */
     const char *summary; /* one line */
@@ -117,10 +133,9 @@ size_t api_route_count(void);
 
 /* --- routing --- */
 /* The row for method and decoded path, NULL if none. *allow (of size bytes) gets the methods of
- * the rows whose path fits, "GET, HEAD", or "" when no path fits. segment gets what {id}
- * matched, cut at API_SEGMENT_MAX. */
+ * the rows whose path fits, "GET, HEAD", or "" when no path fits. */
 const struct api_route *api_route_find(const char *method, const char *path, char *allow,
-                                       size_t size, char segment[API_SEGMENT_MAX]);
+                                       size_t size, struct api_segments *segments);
 
 /* 16 lower-case hex digits. */
 bool api_id_valid(const char *id);
@@ -161,9 +176,39 @@ struct cJSON *api_job_object(struct daemon *daemon, const struct job_row *job, s
 int api_feed_fill(struct daemon *daemon, struct api_feed *feed, struct buf *out, bool *over,
                   struct err *err);
 
-/* --- handlers: api_jobs.c, api_history.c, api_events.c, api_system.c --- */
+/* Parses the body as a JSON object with these members (ends with NULL), all optional here.
+ * On faults fills answer and returns false; *out is freed by the caller. */
+bool api_body(struct api_request *request, struct api_answer *answer, const char *const *keys,
+              struct cJSON **out);
+bool api_body_is_json(const struct api_request *request, struct api_answer *answer);
+bool api_body_empty(const struct api_request *request); /* nothing, or {} */
+
+/* False, with answer filled, while nothing can be written. */
+bool api_can_write(const struct api_request *request, struct api_answer *answer);
+
+/* A job's entity tag: its row's version, and the last event's seq. */
+void api_job_tag(char out[64], const struct job_row *job, uint64_t seq);
+/* False, with a 412 in answer, if If-Match is there and names another version of the job. What
+ * a job trained since (the seq) is no conflict. */
+bool api_match(const struct api_request *request, struct api_answer *answer,
+               const struct job_row *job);
+
+/* Bits of comma-separated states; false, with answer filled, if there is no such state. */
+bool api_states(const char *text, unsigned *bits, const char *field, struct api_answer *answer);
+/* ",a,b," for struct job_filter from "a,b", and their number; NULL for none. */
+const char *api_labels(const char *text, char out[264], size_t *count);
+
+void api_add_stamp(struct cJSON *object, const char *key, int64_t wall_ms); /* 0: null */
+
+/* --- handlers: api_jobs.c, api_change.c, api_history.c, api_events.c, api_files.c,
+ * api_admin.c, api_system.c --- */
 api_handler api_jobs_submit, api_jobs_list, api_jobs_get, api_jobs_cancel, api_jobs_pause,
     api_jobs_resume, api_jobs_checkpoint;
+api_handler api_jobs_patch, api_jobs_cancel_many;
+api_handler api_attempts, api_checkpoint_files, api_checkpoint_file, api_model_files,
+    api_model_file;
+api_handler api_tokens_add, api_tokens_list, api_tokens_remove, api_audit, api_drain,
+    api_drain_show;
 api_handler api_series, api_topology, api_checkpoints, api_log;
 api_handler api_events;
 api_handler api_spec, api_openapi, api_healthz, api_readyz, api_metrics;

@@ -14,20 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 enum { IDEMPOTENCY_KEY_MAX = 255 };
 
 /* --- a job as JSON --- */
-
-static void add_stamp(cJSON *object, const char *key, int64_t wall_ms)
-{
-    char stamp[CLOCK_STAMP_MAX];
-    if (wall_ms)
-        cJSON_AddStringToObject(object, key, clock_stamp(stamp, wall_ms));
-    else
-        cJSON_AddNullToObject(object, key);
-}
 
 static void add_real(cJSON *object, const char *key, double value, bool known)
 {
@@ -51,6 +41,12 @@ static void add_progress(cJSON *object, const struct job_row *job,
     add_real(out, "eta_s", progress->eta_s, moves && progress->step > 0);
 }
 
+static int add_label(void *labels, const char *label)
+{
+    cJSON_AddItemToArray(labels, cJSON_CreateString(label));
+    return 0;
+}
+
 struct cJSON *api_job_object(struct daemon *daemon, const struct job_row *job, struct err *err)
 {
     struct job_progress progress = {0};
@@ -64,6 +60,11 @@ struct cJSON *api_job_object(struct daemon *daemon, const struct job_row *job, s
     cJSON_AddStringToObject(object, "state", job_state_name(job->state));
     cJSON_AddStringToObject(object, "reason", job->reason);
     cJSON_AddNumberToObject(object, "priority", (double)job->priority);
+    cJSON *labels = cJSON_AddArrayToObject(object, "labels");
+    if (store_labels(daemon->store, job->id, add_label, labels, err)) {
+        cJSON_Delete(object);
+        return NULL;
+    }
     cJSON_AddNumberToObject(object, "attempt", (double)job->attempt);
     cJSON_AddNumberToObject(object, "failures", (double)job->failures);
     add_progress(object, job, &progress);
@@ -71,11 +72,12 @@ struct cJSON *api_job_object(struct daemon *daemon, const struct job_row *job, s
     cJSON_AddNumberToObject(slots, "cores", (double)job->cores);
     cJSON_AddNumberToObject(slots, "gpus", (double)job->gpus);
     cJSON_AddNumberToObject(object, "last_seq", (double)seq);
-    add_stamp(object, "created", job->created_ms);
-    add_stamp(object, "updated", job->updated_ms);
-    add_stamp(object, "started", job->started_ms);
-    add_stamp(object, "finished", job->finished_ms);
-    add_stamp(object, "retry_at", job->state == JOB_RETRY_WAIT ? job->retry_at_ms : 0);
+    cJSON_AddNumberToObject(object, "version", (double)job->version);
+    api_add_stamp(object, "created", job->created_ms);
+    api_add_stamp(object, "updated", job->updated_ms);
+    api_add_stamp(object, "started", job->started_ms);
+    api_add_stamp(object, "finished", job->finished_ms);
+    api_add_stamp(object, "retry_at", job->state == JOB_RETRY_WAIT ? job->retry_at_ms : 0);
     if (!object)
         err_set(err, ERR_NO_MEMORY, "job %s: out of memory", job->id);
     return object;
@@ -94,21 +96,6 @@ static void answer_job(struct api_request *request, struct api_answer *answer, i
 
 /* --- submit --- */
 
-static bool type_is_json(const char *type)
-{
-    static const char json[] = "application/json";
-    if (!type || strncasecmp(type, json, sizeof(json) - 1) != 0)
-        return false;
-    const char *rest = type + sizeof(json) - 1;
-    rest += strspn(rest, " \t");
-    if (*rest == '\0')
-        return true;
-    if (*rest++ != ';')
-        return false;
-    rest += strspn(rest, " \t");
-    return strcasecmp(rest, "charset=utf-8") == 0 || strcasecmp(rest, "charset=\"utf-8\"") == 0;
-}
-
 static bool key_is_valid(const char *key)
 {
     size_t len = strlen(key);
@@ -117,20 +104,6 @@ static bool key_is_valid(const char *key)
     for (size_t i = 0; i < len; i++)
         if (key[i] < 0x21 || key[i] > 0x7e)
             return false;
-    return true;
-}
-
-static bool can_write(const struct api_request *request, struct api_answer *answer)
-{
-    if (request->daemon->stopping) {
-        problem_set(answer, PROBLEM_UNAVAILABLE, "the daemon is stopping");
-        return false;
-    }
-    if (!store_writable(request->daemon->store)) {
-        problem_set(answer, PROBLEM_READ_ONLY,
-                    "the daemon's disk is full or failing; reads still work");
-        return false;
-    }
     return true;
 }
 
@@ -145,24 +118,19 @@ static bool spec_accept(struct api_request *request, struct api_answer *answer,
         return false;
     }
     struct err err = {0};
-    spec_init(spec);
-    if (spec_parse(spec, request->body, request->body_len, faults, &err)) {
-        bool syntax = faults->count == 1 && faults->items[0].field[0] == '\0';
-        if (faults->count == 0)
-            problem_set_err(answer, err.code, &err);
-        else
-            problem_set_faults(answer, syntax ? PROBLEM_INVALID_JSON : PROBLEM_INVALID_JOB,
-                               err.text, faults);
-        free(faults);
-        return false;
-    }
-    jobs_admit(request->daemon->jobs, spec, faults);
-    bool good = faults->count == 0;
-    if (!good) {
-        problem_set_faults(answer, PROBLEM_INVALID_JOB, "the job cannot run here: see errors",
-                           faults);
+    bool partial = false;
+    int rc = spec_parse_partial(spec, request->body, request->body_len, faults, &partial, &err);
+    if (partial) /* also of a job with faults, so that all of them are told at once */
+        jobs_admit(request->daemon->jobs, spec, faults);
+    bool syntax = rc && faults->count == 1 && faults->items[0].field[0] == '\0';
+    bool good = rc == 0 && faults->count == 0;
+    if (syntax)
+        problem_set_faults(answer, PROBLEM_INVALID_JSON, err.text, faults);
+    else if (!good)
+        problem_set_faults(answer, PROBLEM_INVALID_JOB,
+                           rc ? err.text : "the job cannot run here: see errors", faults);
+    if (!good)
         spec_release(spec);
-    }
     free(faults);
     return good;
 }
@@ -189,6 +157,8 @@ static void submit(struct api_request *request, struct api_answer *answer,
     bool existing = false;
     int rc = jobs_submit(request->daemon->jobs, spec, request->idempotency_key, hash, &job,
                          &existing, &err);
+    if (!rc && !existing && spec->labels.count > 0)
+        rc = store_labels_set(request->daemon->store, job.id, &spec->labels, &err);
     if (rc == ERR_CONFLICT)
         problem_set(answer, PROBLEM_IDEMPOTENCY, "%s", err.text);
     else if (rc)
@@ -205,11 +175,8 @@ static void submit(struct api_request *request, struct api_answer *answer,
 
 void api_jobs_submit(struct api_request *request, struct api_answer *answer)
 {
-    if (!type_is_json(request->content_type)) {
-        problem_set(answer, PROBLEM_MEDIA_TYPE, "Content-Type is %s, not application/json",
-                    request->content_type ? request->content_type : "missing");
+    if (!api_body_is_json(request, answer))
         return;
-    }
     if (request->idempotency_key && !key_is_valid(request->idempotency_key)) {
         problem_set(answer, PROBLEM_BAD_REQUEST,
                     "Idempotency-Key must have 1 to %d visible ASCII characters",
@@ -217,7 +184,7 @@ void api_jobs_submit(struct api_request *request, struct api_answer *answer)
         return;
     }
     bool dry_run = api_int(request, "dry_run") != 0;
-    if (!dry_run && !can_write(request, answer))
+    if (!dry_run && !api_can_write(request, answer))
         return;
     struct job_spec spec;
     if (!spec_accept(request, answer, &spec))
@@ -230,31 +197,6 @@ void api_jobs_submit(struct api_request *request, struct api_answer *answer)
 }
 
 /* --- list --- */
-
-/* Bits of the comma-separated states; names the first that there is not. */
-static bool states_parse(const char *text, unsigned *bits, struct api_answer *answer)
-{
-    while (*text) {
-        char name[32];
-        size_t len = strcspn(text, ",");
-        enum job_state state;
-        snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name) - 1),
-                 text);
-        if (!job_state_parse(&state, name)) {
-            struct spec_faults *faults = mem_zeroed(1, sizeof(*faults));
-            if (faults) {
-                problem_fault(faults, "?state", "\"%s\" is no state of a job", name);
-                problem_set_faults(answer, PROBLEM_INVALID_QUERY,
-                                   "the query has faults: see errors", faults);
-            }
-            free(faults);
-            return false;
-        }
-        *bits |= 1u << state;
-        text += len + (text[len] == ',');
-    }
-    return true;
-}
 
 struct page {
     struct daemon *daemon;
@@ -282,8 +224,10 @@ void api_jobs_list(struct api_request *request, struct api_answer *answer)
     struct job_filter filter = {.name = api_text(request, "name"),
                                 .after = api_int(request, "after"),
                                 .limit = (size_t)api_int(request, "limit") + 1};
+    char labels[264];
+    filter.labels = api_labels(api_text(request, "label"), labels, &filter.label_count);
     if (api_given(request, "state") &&
-        !states_parse(api_text(request, "state"), &filter.states, answer))
+        !api_states(api_text(request, "state"), &filter.states, "?state", answer))
         return;
     struct err err = {0};
     cJSON *object = cJSON_CreateObject();
@@ -306,20 +250,28 @@ void api_jobs_list(struct api_request *request, struct api_answer *answer)
 
 /* --- one job --- */
 
-void api_jobs_get(struct api_request *request, struct api_answer *answer)
+/* What ?until= asks for; without it, any change of the row since the first look. */
+static bool reached(struct api_request *request, const struct job_row *job, unsigned until)
+{
+    if (!request->again)
+        request->memo = job->version;
+    if (job_state_final(job->state) || request->expired)
+        return true;
+    return until ? (until & 1u << job->state) != 0 : request->memo != job->version;
+}
+
+static void answer_detail(struct api_request *request, struct api_answer *answer,
+                          const struct job_row *job, uint64_t seq)
 {
     struct err err = {0};
-    struct job_row job;
-    char folder[FSX_PATH_MAX];
+    char folder[FSX_PATH_MAX], tag[64];
     struct buf spec;
     buf_init(&spec, 4 * SPEC_BODY_MAX);
     cJSON *object = NULL;
-    int rc = store_job_get(request->daemon->store, request->id, &job, &err);
-    if (!rc)
-        rc = store_job_spec(request->daemon->store, request->id, &spec, &err);
+    int rc = store_job_spec(request->daemon->store, request->id, &spec, &err);
     if (!rc)
         rc = jobs_path(request->daemon->jobs, request->id, folder, sizeof(folder), &err);
-    if (!rc && !(object = api_job_object(request->daemon, &job, &err)))
+    if (!rc && !(object = api_job_object(request->daemon, job, &err)))
         rc = err.code;
     if (rc) {
         problem_set_err(answer, rc, &err);
@@ -329,32 +281,59 @@ void api_jobs_get(struct api_request *request, struct api_answer *answer)
             spec.data[--spec.len] = '\0'; /* the file ends with a newline */
         cJSON_AddRawToObject(object, "spec", spec.data);
         api_answer_json(answer, 200, object);
+        api_job_tag(tag, job, seq);
+        api_answer_header(answer, "ETag", "%s", tag);
     }
     buf_release(&spec);
 }
 
-/* Nothing, or an object without members: many clients send one. */
-static bool body_is_empty(const struct api_request *request)
+void api_jobs_get(struct api_request *request, struct api_answer *answer)
 {
-    static const char blank[] = " \t\r\n";
-    const char *text = request->body + strspn(request->body, blank);
-    if (strncmp(text, "{}", 2) == 0)
-        text += 2;
-    text += strspn(text, blank);
-    return text == request->body + request->body_len;
+    struct err err = {0};
+    struct job_row job;
+    uint64_t offset, seq = 0;
+    unsigned until = 0;
+    char tag[64];
+    int64_t wait_s = api_int(request, "wait");
+    if (api_given(request, "until") &&
+        !api_states(api_text(request, "until"), &until, "?until", answer))
+        return;
+    int rc = store_job_get(request->daemon->store, request->id, &job, &err);
+    if (!rc)
+        rc = store_event_offset(request->daemon->store, request->id, &offset, &seq, &err);
+    if (rc) {
+        problem_set_err(answer, rc, &err);
+        return;
+    }
+    if (wait_s > 0 && !reached(request, &job, until)) {
+        answer->next = API_WAIT;
+        answer->wait_ms = wait_s * 1000;
+        return;
+    }
+    api_job_tag(tag, &job, seq);
+    if (request->if_none_match && strstr(request->if_none_match, tag)) {
+        answer->status = 304;
+        api_answer_header(answer, "ETag", "%s", tag);
+        return;
+    }
+    answer_detail(request, answer, &job, seq);
 }
 
 static void act(struct api_request *request, struct api_answer *answer, enum job_action action)
 {
-    if (!body_is_empty(request)) {
+    if (!api_body_empty(request)) {
         problem_set(answer, PROBLEM_BAD_REQUEST, "%s takes no body", request->route->path);
         return;
     }
-    if (!can_write(request, answer))
+    if (!api_can_write(request, answer))
         return;
     struct err err = {0};
     struct job_row job = {0};
-    int rc = jobs_act(request->daemon->jobs, request->id, action, &job, &err);
+    int rc = store_job_get(request->daemon->store, request->id, &job, &err);
+    if (!rc && !api_match(request, answer, &job))
+        return;
+    if (!rc)
+        rc = jobs_act(request->daemon->jobs, request->id, action, &job, &err);
     if (rc) {
         problem_set_err(answer, rc, &err);
         return;

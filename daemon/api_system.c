@@ -36,6 +36,10 @@ void api_readyz(struct api_request *request, struct api_answer *answer)
         problem_set(answer, PROBLEM_UNAVAILABLE, "the daemon is stopping");
         return;
     }
+    if (daemon->draining) {
+        problem_set(answer, PROBLEM_UNAVAILABLE, "the daemon drains: it starts no attempts");
+        return;
+    }
     struct err why;
     if (jobs_ready(daemon->jobs, &why) != 0) {
         problem_set(answer, PROBLEM_READ_ONLY, "%s", why.text);

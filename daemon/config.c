@@ -1,383 +1,475 @@
 #include "daemon/config.h"
-#include "proto/base/buf.h"
+#include "daemon/config_private.h"
+#include "daemon/problem.h"
 #include "proto/base/fsx.h"
-#include <ctype.h>
+#include "proto/base/mem.h"
+#include "proto/base/suggest.h"
+#include "proto/json/json.h"
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    DATA_ROOTS_MAX = 64,
-    CORES_MAX = 4096,
-    GPUS_MAX = 64,
-    TOKEN_BYTES = 32,
-    POLL_MS_MAX = 60000,
-    GRACE_S_MAX = 24 * 3600
+enum { LIST_MAX = 64 };
+
+/* A configuration on its way, and its faults. */
+struct draft {
+    struct config *config;
+    struct spec_faults *faults;
+    bool from_file[CONFIG_ROWS_MAX]; /* lists that the command line replaces */
 };
 
-static int set_text(char **field, const char *value, const char *name, struct err *err)
+static void list_clear(struct config *config, const struct config_row *row)
 {
+    char ***items = config_list(config, row);
+    size_t *count = config_count(config, row);
+    for (size_t i = 0; i < *count; i++)
+        free((*items)[i]);
+    free(*items);
+    *items = NULL;
+    *count = 0;
+}
+
+/* --- one value --- */
+
+static void set_text(struct draft *draft, char **field, const char *value, const char *name)
+{
+    char *copy = strdup(value);
+    if (copy == NULL) {
+        problem_fault(draft->faults, name, "out of memory");
+        return;
+    }
     free(*field);
-    *field = strdup(value);
-    return *field != NULL ? 0 : err_set(err, ERR_NO_MEMORY, "%s: out of memory", name);
+    *field = copy;
 }
 
-static int set_number(int *field, const char *value, const char *name, int min, int max,
-                      struct err *err)
-{
-    char *end;
-    errno = 0;
-    long number = strtol(value, &end, 10);
-    if (errno != 0 || end == value || *end != '\0' || number < min || number > max)
-        return err_set(err, ERR_INVALID, "%s '%s' must be a number from %d to %d", name, value,
-                       min, max);
-    *field = (int)number;
-    return 0;
-}
-
-static int set_state(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->daemon.state_dir, value, "--state", err);
-}
-
-static int set_listen(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->daemon.listen, value, "--listen", err);
-}
-
-static int add_data_root(struct config *config, const char *value, struct err *err)
+static void add_item(struct draft *draft, const struct config_row *row, const char *value,
+                     const char *name)
 {
     char canonical[PATH_MAX];
     struct stat info;
-    struct daemon_config *daemon = &config->daemon;
-    if (daemon->data_root_count == DATA_ROOTS_MAX)
-        return err_set(err, ERR_LIMIT, "more than %d data roots", (int)DATA_ROOTS_MAX);
-    if (realpath(value, canonical) == NULL || stat(canonical, &info) != 0)
-        return err_set(err, ERR_INVALID, "data root '%s': %s", value, strerror(errno));
-    if (!S_ISDIR(info.st_mode))
-        return err_set(err, ERR_INVALID, "data root '%s' is not a folder", value);
-    char **grown = reallocarray(daemon->data_roots, daemon->data_root_count + 1, sizeof *grown);
-    if (grown == NULL)
-        return err_set(err, ERR_NO_MEMORY, "data root '%s': out of memory", value);
-    daemon->data_roots = grown;
-    daemon->data_roots[daemon->data_root_count] = NULL;
-    return set_text(&daemon->data_roots[daemon->data_root_count++], canonical, "--data-root",
-                    err);
-}
-
-static int set_worker(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->daemon.worker_path, value, "--worker", err);
-}
-
-static int set_shim(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->daemon.shim_path, value, "--shim", err);
-}
-
-static int set_web(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->daemon.web_dir, value, "--web", err);
-}
-
-static int set_cores(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.cores, value, "--cores", 1, CORES_MAX, err);
-}
-
-static int set_gpus(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.gpus, value, "--gpus", 0, GPUS_MAX, err);
-}
-
-static int set_poll_ms(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.poll_ms, value, "--poll-ms", 10, POLL_MS_MAX, err);
-}
-
-static int set_cancel_grace(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.cancel_grace_s, value, "--cancel-grace", 1, GRACE_S_MAX,
-                      err);
-}
-
-static int set_pause_grace(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.pause_grace_s, value, "--pause-grace", 1, GRACE_S_MAX,
-                      err);
-}
-
-static int set_stop_grace(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.stop_grace_s, value, "--stop-grace", 1, GRACE_S_MAX, err);
-}
-
-static int set_hung(struct config *config, const char *value, struct err *err)
-{
-    return set_number(&config->daemon.hung_s, value, "--hung", 3, GRACE_S_MAX, err);
-}
-
-static int set_log_level(struct config *config, const char *value, struct err *err)
-{
-    static const char *const names[] = {[LOG_LEVEL_DEBUG] = "debug",
-                                        [LOG_LEVEL_INFO] = "info",
-                                        [LOG_LEVEL_WARN] = "warn",
-                                        [LOG_LEVEL_ERROR] = "error"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(names[i], value) == 0) {
-            config->log_level = (enum log_level)i;
-            return 0;
+    char ***items = config_list(draft->config, row);
+    size_t *count = config_count(draft->config, row);
+    if (*count == LIST_MAX) {
+        problem_fault(draft->faults, name, "more than %d", (int)LIST_MAX);
+        return;
+    }
+    if (row->type == CONFIG_ROOTS) {
+        if (realpath(value, canonical) == NULL || stat(canonical, &info) != 0) {
+            problem_fault(draft->faults, name, "'%s': %s", value, strerror(errno));
+            return;
         }
-    return err_set(err, ERR_INVALID, "--log-level '%s' must be debug, info, warn or error",
-                   value);
-}
-
-static int set_port_file(struct config *config, const char *value, struct err *err)
-{
-    return set_text(&config->port_file, value, "--port-file", err);
-}
-
-static const struct config_option {
-    const char *name, *value, *help;
-    int (*set)(struct config *config, const char *value, struct err *err);
-} options[] = {
-    {"--state", "DIR",
-     "where jobs and databases live; $STATE_DIRECTORY, $XDG_STATE_HOME/hebb or "
-     "~/.local/state/hebb",
-     set_state},
-    {"--listen", "ADDR:PORT", "address of the service; 127.0.0.1:7077. Port 0: any free one",
-     set_listen},
-    {"--data-root", "DIR",
-     "folder that jobs may read data from; may be repeated; DIR/data of the state",
-     add_data_root},
-    {"--worker", "PATH", "hebb-worker; beside this program", set_worker},
-    {"--shim", "PATH", "hebb-shim; beside this program", set_shim},
-    {"--web", "DIR", "the dashboard's files; ../share/hebb/web or ../web beside this program",
-     set_web},
-    {"--cores", "N", "cores to give out to jobs; those that this process may use", set_cores},
-    {"--gpus", "N", "GPUs to give out to jobs; 0", set_gpus},
-    {"--poll-ms", "N", "how often events files and attempts are looked at; 200", set_poll_ms},
-    {"--cancel-grace", "SECONDS", "from asking a job that is cancelled to SIGTERM; 30",
-     set_cancel_grace},
-    {"--pause-grace", "SECONDS", "the same for a job that is paused; 600", set_pause_grace},
-    {"--stop-grace", "SECONDS", "from SIGTERM to SIGKILL; 60", set_stop_grace},
-    {"--hung", "SECONDS", "a rank without a heartbeat for so long is killed; 20", set_hung},
-    {"--log-level", "LEVEL", "debug, info, warn or error; info", set_log_level},
-    {"--port-file", "FILE", "write the bound port to FILE when ready", set_port_file},
-};
-enum { OPTIONS = sizeof options / sizeof options[0] };
-
-void config_help(struct buf *out)
-{
-    buf_puts(out, "usage: hebbd [OPTION]...\n\nThe service of hebb: takes jobs over HTTP, runs "
-                  "them, keeps their history.\n\n");
-    for (size_t i = 0; i < OPTIONS; i++) {
-        char left[48];
-        snprintf(left, sizeof left, "%s %s", options[i].name, options[i].value);
-        buf_printf(out, "  %-22s %s\n", left, options[i].help);
+        if (!S_ISDIR(info.st_mode)) {
+            problem_fault(draft->faults, name, "'%s' is not a folder", value);
+            return;
+        }
+        value = canonical;
     }
-    buf_puts(out, "  --help                 this text\n  --version              the version\n");
-}
-
-/* "--name value" or "--name=value". */
-static int parse_one(struct config *config, int argc, char **argv, int *at, struct err *err)
-{
-    const char *word = argv[*at];
-    for (size_t i = 0; i < OPTIONS; i++) {
-        size_t len = strlen(options[i].name);
-        if (strncmp(word, options[i].name, len) != 0 || (word[len] != '\0' && word[len] != '='))
-            continue;
-        const char *value = word[len] == '=' ? word + len + 1 : NULL;
-        if (value == NULL && *at + 1 < argc)
-            value = argv[++*at];
-        if (value == NULL || value[0] == '\0')
-            return err_set(err, ERR_INVALID, "%s needs %s", options[i].name, options[i].value);
-        return options[i].set(config, value, err);
+    char **grown = reallocarray(*items, *count + 1, sizeof *grown);
+    if (grown == NULL) {
+        problem_fault(draft->faults, name, "out of memory");
+        return;
     }
-    return err_set(err, ERR_INVALID, "unknown option '%s'; hebbd --help lists them", word);
+    *items = grown;
+    grown[*count] = NULL;
+    set_text(draft, &grown[*count], value, name);
+    *count += grown[*count] != NULL;
 }
 
-/* --- what the command line leaves open --- */
-
-static int default_state(struct config *config, struct err *err)
-{
-    char path[FSX_PATH_MAX];
-    const char *service = getenv("STATE_DIRECTORY"), *xdg = getenv("XDG_STATE_HOME"),
-               *home = getenv("HOME");
-    int code;
-    if (service != NULL && service[0] == '/')
-        code = fsx_path(path, err, "%s", service);
-    else if (xdg != NULL && xdg[0] == '/')
-        code = fsx_path(path, err, "%s/hebb", xdg);
-    else if (home != NULL && home[0] == '/')
-        code = fsx_path(path, err, "%s/.local/state/hebb", home);
-    else
-        code = fsx_path(path, err, "/var/lib/hebb");
-    return code == 0 ? set_state(config, path, err) : code;
-}
-
-static int make_state(struct config *config, struct err *err)
-{
-    char canonical[PATH_MAX], data[FSX_PATH_MAX];
-    int code = config->daemon.state_dir == NULL ? default_state(config, err) : 0;
-    if (code == 0)
-        code = fsx_mkdirs(config->daemon.state_dir, 0700, err);
-    if (code != 0)
-        return code;
-    if (realpath(config->daemon.state_dir, canonical) == NULL)
-        return err_set(err, ERR_IO, "state folder '%s': %s", config->daemon.state_dir,
-                       strerror(errno));
-    code = set_state(config, canonical, err);
-    if (code != 0 || config->daemon.data_root_count > 0)
-        return code;
-    code = fsx_path(data, err, "%s/data", canonical);
-    if (code == 0)
-        code = fsx_mkdirs(data, 0700, err);
-    return code == 0 ? add_data_root(config, data, err) : code;
-}
-
-static int own_folder(char out[FSX_PATH_MAX], struct err *err)
-{
-    ssize_t len = readlink("/proc/self/exe", out, FSX_PATH_MAX - 1);
-    if (len <= 0)
-        return err_set(err, ERR_IO, "read /proc/self/exe: %s", strerror(errno));
-    out[len] = '\0';
-    *strrchr(out, '/') = '\0';
-    return 0;
-}
-
-static int default_programs(struct config *config, struct err *err)
-{
-    struct daemon_config *daemon = &config->daemon;
-    static const char *const webs[] = {"../share/hebb/web", "../web"};
-    char folder[FSX_PATH_MAX], path[FSX_PATH_MAX];
-    int code = own_folder(folder, err);
-    if (code == 0 && daemon->worker_path == NULL &&
-        (code = fsx_path(path, err, "%s/hebb-worker", folder)) == 0)
-        code = set_worker(config, path, err);
-    if (code == 0 && daemon->shim_path == NULL &&
-        (code = fsx_path(path, err, "%s/hebb-shim", folder)) == 0)
-        code = set_shim(config, path, err);
-    for (size_t i = 0; code == 0 && i < sizeof webs / sizeof webs[0] && daemon->web_dir == NULL;
-         i++) {
-        code = fsx_path(path, err, "%s/%s", folder, webs[i]);
-        if (code == 0 && fsx_exists(path))
-            code = set_web(config, path, err);
-    }
-    return code;
-}
-
-/* The shim runs in the job's folder: paths given on the command line are made absolute. */
-static int make_absolute(char **field, const char *name, struct err *err)
+static void set_path(struct draft *draft, const struct config_row *row, const char *value,
+                     const char *name)
 {
     char canonical[PATH_MAX];
-    if (*field == NULL)
-        return 0;
-    if (realpath(*field, canonical) == NULL)
-        return err_set(err, ERR_INVALID, "%s '%s': %s", name, *field, strerror(errno));
-    return set_text(field, canonical, name, err);
+    /* The shim runs in the job's folder: the path is made absolute. */
+    if (realpath(value, canonical) == NULL)
+        problem_fault(draft->faults, name, "'%s': %s", value, strerror(errno));
+    else
+        set_text(draft, config_text(draft->config, row), canonical, name);
 }
 
-static int usable_cores(void)
+static void set_choice(struct draft *draft, const struct config_row *row, const char *value,
+                       const char *name)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
-    long count = sysconf(_SC_NPROCESSORS_ONLN);
-    return count > 0 ? (int)count : 1;
+    for (int i = 0; row->choices[i] != NULL; i++)
+        if (strcmp(row->choices[i], value) == 0) {
+            *config_int(draft->config, row) = i;
+            return;
+        }
+    problem_fault(draft->faults, name, "'%s' must be %s", value, row->help);
 }
 
-int config_parse(struct config *out, int argc, char **argv, struct err *err)
+static void set_number(struct draft *draft, const struct config_row *row, int64_t number,
+                       const char *shown, const char *name)
 {
-    memset(out, 0, sizeof *out);
-    out->log_level = LOG_LEVEL_INFO;
+    if (number < row->min || number > row->max)
+        problem_fault(draft->faults, name, "'%s' must be a number from %d to %d", shown,
+                      row->min, row->max);
+    else
+        *config_int(draft->config, row) = (int)number;
+}
+
+/* --- the file --- */
+
+static void take_value(struct draft *draft, const struct config_row *row, const cJSON *value,
+                       const char *name)
+{
+    int64_t whole = 0;
+    const char *text = cJSON_IsString(value) ? value->valuestring : NULL;
+    bool is_text =
+        row->type == CONFIG_TEXT || row->type == CONFIG_PATH || row->type == CONFIG_CHOICE;
+    if (is_text && (text == NULL || text[0] == '\0')) {
+        problem_fault(draft->faults, name, "must be a string that is not empty");
+    } else if (row->type == CONFIG_TEXT) {
+        set_text(draft, config_text(draft->config, row), text, name);
+    } else if (row->type == CONFIG_PATH) {
+        set_path(draft, row, text, name);
+    } else if (row->type == CONFIG_CHOICE) {
+        set_choice(draft, row, text, name);
+    } else if (row->type == CONFIG_BOOL) {
+        if (cJSON_IsBool(value))
+            *config_bool(draft->config, row) = cJSON_IsTrue(value);
+        else
+            problem_fault(draft->faults, name, "must be true or false");
+    } else if (row->type == CONFIG_INT) {
+        char shown[32];
+        if (!json_whole(&whole, value)) {
+            problem_fault(draft->faults, name, "must be a whole number from %d to %d", row->min,
+                          row->max);
+            return;
+        }
+        snprintf(shown, sizeof shown, "%lld", (long long)whole);
+        set_number(draft, row, whole, shown, name);
+    } else if (!cJSON_IsArray(value)) {
+        problem_fault(draft->faults, name, "must be an array of strings");
+    } else {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, value)
+        {
+            if (cJSON_IsString(item) && item->valuestring[0] != '\0')
+                add_item(draft, row, item->valuestring, name);
+            else
+                problem_fault(draft->faults, name, "an item is no string, or empty");
+        }
+    }
+}
+
+static void take_member(struct draft *draft, const cJSON *item)
+{
+    struct suggestion best = {0};
+    char name[OPT_STRING_MAX];
+    snprintf(name, sizeof name, "/%.200s", item->string);
+    for (size_t i = 0; config_rows[i].key != NULL; i++) {
+        suggest_offer(&best, item->string, config_rows[i].key);
+        if (strcmp(config_rows[i].key, item->string) == 0) {
+            draft->config->given[i] = draft->from_file[i] = true;
+            take_value(draft, &config_rows[i], item, name);
+            return;
+        }
+    }
+    if (best.name != NULL)
+        problem_fault(draft->faults, name, "unknown; did you mean /%s?", best.name);
+    else
+        problem_fault(draft->faults, name, "unknown");
+}
+
+static void take_file(struct draft *draft, const char *path)
+{
+    struct err err;
+    cJSON *tree = NULL;
+    int code = json_read(&tree, path, CONFIG_FILE_MAX, &err);
+    if (code != 0)
+        problem_fault(draft->faults, "", "%s%s%s", strstr(err.text, path) ? "" : path,
+                      strstr(err.text, path) ? "" : ": ", err.text);
+    else if (!cJSON_IsObject(tree))
+        problem_fault(draft->faults, "", "%s: must be a JSON object", path);
+    else
+        for (const cJSON *item = tree->child; item != NULL; item = item->next)
+            take_member(draft, item);
+    cJSON_Delete(tree);
+    if (code == 0)
+        set_text(draft, &draft->config->file, path, "");
+}
+
+/* The first hebbd.json of the usual places; "" if there is none. */
+static void find_file(char out[FSX_PATH_MAX])
+{
+    const char *service = getenv("CONFIGURATION_DIRECTORY"), *xdg = getenv("XDG_CONFIG_HOME"),
+               *home = getenv("HOME");
+    if (service != NULL && service[0] == '/' &&
+        fsx_path(out, NULL, "%s/hebbd.json", service) == 0 && fsx_exists(out))
+        return;
+    if (xdg != NULL && xdg[0] == '/') {
+        if (fsx_path(out, NULL, "%s/hebb/hebbd.json", xdg) == 0 && fsx_exists(out))
+            return;
+    } else if (home != NULL && home[0] == '/' &&
+               fsx_path(out, NULL, "%s/.config/hebb/hebbd.json", home) == 0 && fsx_exists(out))
+        return;
+    if (fsx_path(out, NULL, "/etc/hebb/hebbd.json") != 0 || !fsx_exists(out))
+        out[0] = '\0';
+}
+
+/* --- the command line --- */
+
+static void take_option(struct draft *draft, size_t index, const char *value)
+{
+    const struct config_row *row = &config_rows[index];
+    bool list = row->type == CONFIG_LIST || row->type == CONFIG_ROOTS;
+    if (list && draft->from_file[index])
+        list_clear(draft->config, row);
+    draft->from_file[index] = false;
+    draft->config->given[index] = true;
+    switch (row->type) {
+    case CONFIG_TEXT:
+        set_text(draft, config_text(draft->config, row), value, row->option);
+        return;
+    case CONFIG_PATH:
+        set_path(draft, row, value, row->option);
+        return;
+    case CONFIG_CHOICE:
+        set_choice(draft, row, value, row->option);
+        return;
+    case CONFIG_ROOTS:
+    case CONFIG_LIST:
+        add_item(draft, row, value, row->option);
+        return;
+    case CONFIG_BOOL:
+        if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0)
+            *config_bool(draft->config, row) = value[0] == 't';
+        else
+            problem_fault(draft->faults, row->option, "'%s' must be true or false", value);
+        return;
+    case CONFIG_INT: {
+        char *end;
+        errno = 0;
+        long number = strtol(value, &end, 10);
+        bool whole = errno == 0 && end != value && *end == '\0';
+        set_number(draft, row, whole ? number : INT64_MIN, value, row->option);
+        return;
+    }
+    }
+}
+
+/* The value of "--name value" or "--name=value"; NULL if word is another option. */
+static const char *value_of(const char *name, int argc, char **argv, int *at)
+{
+    const char *word = argv[*at];
+    size_t len = strlen(name);
+    if (strncmp(word, name, len) != 0 || (word[len] != '\0' && word[len] != '='))
+        return NULL;
+    if (word[len] == '=')
+        return word + len + 1;
+    return *at + 1 < argc ? argv[++*at] : "";
+}
+
+static void take_word(struct draft *draft, int argc, char **argv, int *at)
+{
+    const char *word = argv[*at], *value;
+    for (size_t i = 0; config_rows[i].key != NULL; i++) {
+        if ((value = value_of(config_rows[i].option, argc, argv, at)) == NULL)
+            continue;
+        if (value[0] == '\0')
+            problem_fault(draft->faults, config_rows[i].option, "needs %s",
+                          config_rows[i].value);
+        else
+            take_option(draft, i, value);
+        return;
+    }
+    if ((value = value_of("--backup", argc, argv, at)) != NULL) {
+        draft->config->mode = CONFIG_BACKUP;
+        set_text(draft, &draft->config->backup_folder, value, "--backup");
+    } else if (value_of("--config", argc, argv, at) == NULL) /* that one was taken before */
+        problem_fault(draft->faults, "", "unknown option '%s'; hebbd --help lists them", word);
+}
+
+static bool take_mode(struct config *config, const char *word)
+{
+    static const struct {
+        const char *word;
+        enum config_mode mode;
+    } words[] = {
+        {"--help", CONFIG_HELP},          {"-h", CONFIG_HELP},
+        {"--version", CONFIG_VERSION},    {"--check-config", CONFIG_CHECK},
+        {"--print-config", CONFIG_PRINT}, {"--describe-config", CONFIG_DESCRIBE},
+    };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(words[i].word, word) == 0) {
+            config->mode = words[i].mode;
+            return true;
+        }
+    return false;
+}
+
+/* --- what is left open --- */
+
+static int default_state(char path[FSX_PATH_MAX], struct err *err)
+{
+    const char *service = getenv("STATE_DIRECTORY"), *xdg = getenv("XDG_STATE_HOME"),
+               *home = getenv("HOME");
+    if (service != NULL && service[0] == '/')
+        return fsx_path(path, err, "%s", service);
+    if (xdg != NULL && xdg[0] == '/')
+        return fsx_path(path, err, "%s/hebb", xdg);
+    if (home != NULL && home[0] == '/')
+        return fsx_path(path, err, "%s/.local/state/hebb", home);
+    return fsx_path(path, err, "/var/lib/hebb");
+}
+
+static void fill_state(struct draft *draft, bool make)
+{
+    struct daemon_config *daemon = &draft->config->daemon;
+    char path[PATH_MAX];
+    struct err err;
     int code = 0;
-    for (int i = 1; code == 0 && i < argc; i++) {
-        out->help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-        out->version = strcmp(argv[i], "--version") == 0;
-        if (out->help || out->version)
-            return 0;
-        code = parse_one(out, argc, argv, &i, err);
-    }
-    if (code == 0 && out->daemon.listen == NULL)
-        code = set_listen(out, "127.0.0.1:7077", err);
-    if (code == 0)
-        code = make_state(out, err);
-    if (code == 0)
-        code = default_programs(out, err);
-    if (code == 0)
-        code = make_absolute(&out->daemon.worker_path, "--worker", err);
-    if (code == 0)
-        code = make_absolute(&out->daemon.shim_path, "--shim", err);
-    if (code == 0)
-        code = make_absolute(&out->daemon.web_dir, "--web", err);
+    if (daemon->state_dir == NULL && (code = default_state(path, &err)) == 0)
+        set_text(draft, &daemon->state_dir, path, "--state");
+    if (code == 0 && make)
+        code = fsx_mkdirs(daemon->state_dir, 0700, &err);
     if (code != 0) {
-        config_release(out);
-        return code;
+        problem_fault(draft->faults, "--state", "%s", err.text);
+        return;
     }
-    if (out->daemon.cores == 0)
-        out->daemon.cores = usable_cores();
-    if (out->daemon.poll_ms == 0)
-        out->daemon.poll_ms = 200;
-    return 0;
+    if (realpath(daemon->state_dir, path) != NULL)
+        set_text(draft, &daemon->state_dir, path, "--state");
+    if (daemon->data_root_count > 0 || draft->faults->count > 0)
+        return;
+    code = fsx_path(path, &err, "%s/data", daemon->state_dir);
+    if (code == 0 && make)
+        code = fsx_mkdirs(path, 0700, &err);
+    for (size_t i = 0; code == 0 && config_rows[i].key != NULL; i++)
+        if (config_rows[i].type == CONFIG_ROOTS && fsx_exists(path))
+            add_item(draft, &config_rows[i], path, "--data-root");
+    if (code != 0)
+        problem_fault(draft->faults, "--data-root", "%s", err.text);
+}
+
+static void fill_program(struct draft *draft, char **field, const char *folder,
+                         const char *name)
+{
+    char path[FSX_PATH_MAX], canonical[PATH_MAX];
+    if (*field != NULL || fsx_path(path, NULL, "%s/%s", folder, name) != 0)
+        return;
+    if (realpath(path, canonical) != NULL)
+        set_text(draft, field, canonical, name);
+}
+
+static void fill_programs(struct draft *draft)
+{
+    struct daemon_config *daemon = &draft->config->daemon;
+    char folder[FSX_PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", folder, sizeof folder - 1);
+    if (len <= 0) {
+        problem_fault(draft->faults, "", "read /proc/self/exe: %s", strerror(errno));
+        return;
+    }
+    folder[len] = '\0';
+    *strrchr(folder, '/') = '\0';
+    fill_program(draft, &daemon->worker_path, folder, "hebb-worker");
+    fill_program(draft, &daemon->shim_path, folder, "hebb-shim");
+    fill_program(draft, &daemon->web_dir, folder, "../share/hebb/web");
+    fill_program(draft, &daemon->web_dir, folder, "../web");
+    if (daemon->worker_path == NULL)
+        problem_fault(draft->faults, "--worker", "there is no hebb-worker beside this program");
+    if (daemon->shim_path == NULL)
+        problem_fault(draft->faults, "--shim", "there is no hebb-shim beside this program");
+}
+
+static void fill_sizes(struct draft *draft)
+{
+    struct daemon_config *daemon = &draft->config->daemon;
+    cpu_set_t set;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN), pages = sysconf(_SC_PHYS_PAGES);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        cores = CPU_COUNT(&set);
+    if (daemon->cores == 0)
+        daemon->cores = cores > 0 ? (int)cores : 1;
+    if (daemon->memory_mb < 0)
+        daemon->memory_mb = pages > 0 ? (int)(pages / 1024 * sysconf(_SC_PAGESIZE) / 1024) : 0;
+    if (daemon->listen == NULL)
+        set_text(draft, &daemon->listen, "127.0.0.1:7077", "--listen");
+}
+
+static void set_defaults(struct config *config)
+{
+    for (const struct config_row *row = config_rows; row->key != NULL; row++) {
+        if (row->type == CONFIG_INT || row->type == CONFIG_CHOICE)
+            *config_int(config, row) = row->def;
+        if (row->type == CONFIG_BOOL)
+            *config_bool(config, row) = row->def != 0;
+    }
+}
+
+/* --- the whole --- */
+
+static void parse(struct draft *draft, int argc, char **argv)
+{
+    struct config *config = draft->config;
+    char path[FSX_PATH_MAX] = "";
+    bool named = false;
+    for (int i = 1; i < argc; i++) {
+        const char *value = value_of("--config", argc, argv, &i);
+        if (value != NULL && fsx_path(path, NULL, "%s", value) == 0)
+            named = true;
+    }
+    if (!named)
+        find_file(path);
+    if (path[0] != '\0')
+        take_file(draft, path);
+    else if (named)
+        problem_fault(draft->faults, "--config", "needs FILE");
+    for (int i = 1; i < argc; i++)
+        if (!take_mode(config, argv[i]))
+            take_word(draft, argc, argv, &i);
+    fill_sizes(draft);
+    if (draft->faults->count == 0 || config->mode == CONFIG_CHECK)
+        fill_programs(draft);
+    if (draft->faults->count == 0)
+        fill_state(draft, config->mode == CONFIG_SERVE);
+}
+
+int config_parse(struct config *out, int argc, char **argv, struct spec_faults *faults,
+                 struct err *err)
+{
+    struct spec_faults *kept = faults ? faults : mem_zeroed(1, sizeof *kept);
+    memset(out, 0, sizeof *out);
+    if (kept == NULL)
+        return err_set(err, ERR_NO_MEMORY, "configuration: out of memory");
+    for (int i = 1; i < argc; i++)
+        if (take_mode(out, argv[i]) &&
+            (out->mode == CONFIG_HELP || out->mode == CONFIG_VERSION ||
+             out->mode == CONFIG_DESCRIBE)) {
+            if (kept != faults)
+                free(kept);
+            return 0;
+        }
+    kept->count = 0;
+    set_defaults(out);
+    struct draft draft = {.config = out, .faults = kept};
+    parse(&draft, argc, argv);
+    int code = 0;
+    if (kept->count > 0) {
+        const struct spec_fault *first = &kept->items[0];
+        code = err_set(err, ERR_INVALID, "%s%s%s", first->field, first->field[0] ? ": " : "",
+                       first->reason);
+        config_release(out);
+    }
+    if (kept != faults)
+        free(kept);
+    return code;
 }
 
 void config_release(struct config *config)
 {
-    struct daemon_config *daemon = &config->daemon;
-    char *const texts[] = {daemon->state_dir, daemon->listen,  daemon->worker_path,
-                           daemon->shim_path, daemon->web_dir, config->port_file};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        free(texts[i]);
-    for (size_t i = 0; i < daemon->data_root_count; i++)
-        free(daemon->data_roots[i]);
-    free(daemon->data_roots);
-    memset(config, 0, sizeof *config);
-}
-
-static int make_token(const char *path, char out[65], struct err *err)
-{
-    unsigned char bytes[TOKEN_BYTES];
-    char line[2 * TOKEN_BYTES + 2];
-    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-        return err_set(err, ERR_IO, "getrandom: %s", strerror(errno));
-    for (size_t i = 0; i < sizeof bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-    int len = snprintf(line, sizeof line, "%s\n", out);
-    return fsx_publish(path, line, (size_t)len, 0600, err);
-}
-
-int config_token(char out[65], const char *state_dir, struct err *err)
-{
-    char path[FSX_PATH_MAX];
-    struct buf text;
-    struct stat info;
-    int code = fsx_path(path, err, "%s/token", state_dir);
-    if (code != 0)
-        return code;
-    buf_init(&text, 256);
-    code = fsx_read(&text, path, err);
-    if (code == ERR_NOT_FOUND) {
-        buf_release(&text);
-        return make_token(path, out, err);
+    for (const struct config_row *row = config_rows; row->key != NULL; row++) {
+        if (row->type == CONFIG_TEXT || row->type == CONFIG_PATH)
+            free(*config_text(config, row));
+        if (row->type == CONFIG_LIST || row->type == CONFIG_ROOTS)
+            list_clear(config, row);
     }
-    size_t len = 0;
-    while (code == 0 && len < text.len && isxdigit((unsigned char)text.data[len]))
-        len++;
-    if (code == 0 &&
-        (len != 2 * TOKEN_BYTES || (text.data[len] != '\n' && text.data[len] != '\0')))
-        code = err_set(err, ERR_CORRUPT,
-                       "%s does not hold 64 hex digits; remove it and a new one is made", path);
-    if (code == 0 && stat(path, &info) == 0 && (info.st_mode & 077) != 0)
-        log_warn("%s can be read by others; chmod 600 it", path);
-    if (code == 0)
-        snprintf(out, 65, "%.64s", text.data);
-    buf_release(&text);
-    return code;
+    free(config->file);
+    free(config->backup_folder);
+    memset(config, 0, sizeof *config);
 }

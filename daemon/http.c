@@ -32,6 +32,7 @@ static const struct http_limits default_limits = {
 void http_conn_phase(struct http_conn *conn, enum http_phase phase)
 {
     conn->phase = phase;
+    conn->extra_ms = 0;
     conn->since_ms = clock_monotonic_ms();
 }
 
@@ -81,7 +82,7 @@ static void conns_tick(struct http *http, int64_t now_ms)
     for (struct http_conn *conn = http->conns; conn; conn = conn->next) {
         int64_t age_ms = now_ms - conn->since_ms;
         if ((conn->phase == HTTP_RECEIVING && age_ms > http->limits.request_ms) ||
-            (conn->phase == HTTP_SENDING && age_ms > http->limits.answer_ms))
+            (conn->phase == HTTP_SENDING && age_ms > http->limits.answer_ms + conn->extra_ms))
             http_conn_shut(http, conn);
     }
 }
@@ -161,6 +162,8 @@ static void on_job(void *context, const char *id)
     wake_waiting(http, id, clock_monotonic_ms());
     http_streams_wake(http, id);
 }
+
+void http_job_changed(struct http *http, const char *id) { on_job(http, id); }
 
 /* What its descriptor does not show: connections that were resumed (without threads the library
  * wakes nobody), and requests that it has read but not handled. A turn that handles requests

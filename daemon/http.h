@@ -27,7 +27,10 @@ uint16_t http_port(const struct http *http); /* the bound port; config may say 0
  */
 void http_after_commit(struct http *http, bool commit_ok);
 
-enum { HTTP_ROUTE_STATIC = 30, HTTP_ROUTE_NONE = 31, HTTP_ROUTES_MAX = 32 };
+/* Something about job id changed that the jobs do not know of: wakes who waits for it. */
+void http_job_changed(struct http *http, const char *id);
+
+enum { HTTP_ROUTE_STATIC = 62, HTTP_ROUTE_NONE = 63, HTTP_ROUTES_MAX = 64 };
 struct http_stats {
     uint64_t answers[HTTP_ROUTES_MAX][6]; /* by row of api_routes and status / 100 */
     uint64_t timeouts;                    /* connections closed at a deadline */

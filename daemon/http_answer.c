@@ -82,3 +82,16 @@ enum MHD_Result http_send_file(struct http_request *request)
         same ? 0 : file->len, file->data, MHD_RESPMEM_PERSISTENT);
     return response ? http_queue(request, response, HTTP_SENDING) : MHD_NO;
 }
+
+enum MHD_Result http_send_part(struct http_request *request)
+{
+    struct api_answer *answer = &request->answer;
+    struct MHD_Response *response =
+        MHD_create_response_from_fd_at_offset64(answer->length, answer->fd, answer->offset);
+    if (!response)
+        return MHD_NO;
+    answer->fd = -1; /* the response closes it */
+    enum MHD_Result result = http_queue(request, response, HTTP_SENDING);
+    request->conn->extra_ms = (int64_t)(answer->length / HTTP_FILE_BYTES_PER_MS);
+    return result;
+}

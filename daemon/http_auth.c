@@ -1,26 +1,10 @@
-/* Who may ask: token, Host, Origin. */
+/* What a browser says of where a request comes from: Host, Origin, Sec-Fetch-Site. */
 #include "daemon/http_internal.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
-
-bool http_token_good(const char *header, const char *token)
-{
-    static const char scheme[] = "Bearer ";
-    size_t len = strlen(token);
-    if (len == 0 || !header || strncasecmp(header, scheme, sizeof(scheme) - 1) != 0)
-        return false;
-    const char *given = header + sizeof(scheme) - 1;
-    given += strspn(given, " ");
-    if (strlen(given) != len)
-        return false;
-    unsigned difference = 0;
-    for (size_t i = 0; i < len; i++)
-        difference |= (unsigned)(unsigned char)given[i] ^ (unsigned)(unsigned char)token[i];
-    return difference == 0;
-}
 
 /* The name of a Host header without port and brackets. False if it is malformed. */
 static bool host_name(const char *host, char name[HTTP_HOST_MAX], bool *bracketed)
@@ -55,6 +39,9 @@ bool http_host_good(const struct http *http, const char *host)
     bool is_v4 = inet_pton(AF_INET, name, &v4) == 1;
     if (bracketed != is_v6)
         return false;
+    for (size_t i = 0; i < http->daemon->config.host_count; i++)
+        if (strcasecmp(name, http->daemon->config.hosts[i]) == 0)
+            return true;
     if (strcasecmp(name, "localhost") == 0 || strcasecmp(name, http->listen_host) == 0)
         return true;
     if ((is_v4 && ntohl(v4.s_addr) >> 24 == 127) || (is_v6 && IN6_IS_ADDR_LOOPBACK(&v6)))
@@ -74,4 +61,9 @@ bool http_origin_good(const char *origin, const char *host)
             return true;
     }
     return false;
+}
+
+bool http_site_good(const char *site)
+{
+    return strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0;
 }

@@ -107,48 +107,104 @@ static bool refuse_close(struct http_request *request)
     return false;
 }
 
-/* Finds the route or the dashboard's file. */
+/* Nothing of another site's page comes through, reads included: one that could be read without
+ * the token would be readable by every page that the user visits. */
+static bool check_site(struct http_request *request)
+{
+    const char *origin = header(request, "Origin"), *site = header(request, "Sec-Fetch-Site");
+    if (origin && !http_origin_good(origin, header(request, "Host"))) {
+        problem_set(&request->answer, PROBLEM_FOREIGN_ORIGIN,
+                    "the page of %.100s may not use this service", origin);
+        return false;
+    }
+    if (site && !http_site_good(site)) {
+        problem_set(&request->answer, PROBLEM_FOREIGN_ORIGIN,
+                    "a request with Sec-Fetch-Site %.40s is not this service's own page", site);
+        return false;
+    }
+    return true;
+}
+
+static bool check_identity(struct http_request *request)
+{
+    struct err err = {0};
+    struct identity *identity = &request->api.identity;
+    const char *authorization = header(request, "Authorization");
+    if (request->conn->peer.role != AUTH_NOBODY && !authorization) {
+        *identity = request->conn->peer;
+    } else if (auth_token(request->http->daemon, authorization, identity, &err)) {
+        problem_set_err(&request->answer, err.code, &err);
+        return false;
+    }
+    if (identity->role != AUTH_NOBODY)
+        return true;
+    problem_set(&request->answer, PROBLEM_UNAUTHORIZED,
+                "send the header Authorization: Bearer TOKEN; the token is in STATE/token");
+    return false;
+}
+
+static bool check_role(struct http_request *request)
+{
+    const struct identity *identity = &request->api.identity;
+    const struct api_route *route = request->api.route;
+    if (route->open || identity->role >= route->role)
+        return true;
+    problem_set(&request->answer, PROBLEM_FORBIDDEN, "%s has the role %s; %s %s needs %s",
+                identity->name, auth_role_name(identity->role), route->method, route->path,
+                auth_role_name(route->role));
+    return false;
+}
+
+static bool refuse_method(struct http_request *request, const char *allow)
+{
+    request->file = NULL;
+    problem_set(&request->answer, PROBLEM_METHOD, "%.200s answers %s", request->path, allow);
+    api_answer_header(&request->answer, "Allow", "%s", allow);
+    return false;
+}
+
+static bool check_segments(struct http_request *request)
+{
+    struct api_request *api = &request->api;
+    if (!strstr(api->route->path, "{id}"))
+        return true;
+    if (!api_id_valid(api->segments.text[0])) {
+        problem_set(&request->answer, PROBLEM_NOT_FOUND,
+                    "there is no job \"%s\": an id has 16 hex digits", api->segments.text[0]);
+        return false;
+    }
+    memcpy(api->id, api->segments.text[0], sizeof(api->id)); /* with its NUL */
+    return true;
+}
+
+/* Finds the route or the dashboard's file, and who asks. */
 static bool check_route(struct http_request *request, const char *method)
 {
-    char allow[64], segment[API_SEGMENT_MAX];
+    char allow[64];
     struct http *http = request->http;
     const char *path = request->path;
-    const struct api_route *route = api_route_find(method, path, allow, sizeof(allow), segment);
-    bool api_path = route || allow[0] || strncmp(path, "/v1/", 4) == 0;
+    const struct api_route *route =
+        api_route_find(method, path, allow, sizeof(allow), &request->api.segments);
     request->api.route = route;
     if (route)
         request->stat_route = (size_t)(route - api_routes);
-    if (api_path && !(route && route->open) &&
-        !http_token_good(header(request, "Authorization"), http->daemon->token)) {
-        problem_set(&request->answer, PROBLEM_UNAUTHORIZED,
-                    "send the header Authorization: Bearer TOKEN; the token is in STATE/token");
-        return false;
+    if (route || allow[0] || strncmp(path, "/v1/", 4) == 0) {
+        bool open = route && route->open;
+        if (!open && (!check_site(request) || !check_identity(request)))
+            return false;
+        if (!route && allow[0])
+            return refuse_method(request, allow);
+        if (route)
+            return check_role(request) && check_segments(request);
     }
-    if (!api_path) {
-        request->file = http_files_find(&http->files, path);
-        if (request->file && !request->head && strcmp(method, "GET") != 0)
-            snprintf(allow, sizeof(allow), "GET, HEAD");
-    }
-    if (!route && allow[0]) {
-        request->file = NULL;
-        problem_set(&request->answer, PROBLEM_METHOD, "%.200s answers %s", path, allow);
-        api_answer_header(&request->answer, "Allow", "%s", allow);
-        return false;
-    }
-    if (!route && !request->file) {
+    request->file = http_files_find(&http->files, path);
+    if (!request->file) {
         problem_set(&request->answer, PROBLEM_NOT_FOUND, "there is no %.200s", path);
         return false;
     }
-    if (request->file)
-        request->stat_route = HTTP_ROUTE_STATIC;
-    if (route && strchr(route->path, '{')) {
-        if (!api_id_valid(segment)) {
-            problem_set(&request->answer, PROBLEM_NOT_FOUND,
-                        "there is no job \"%s\": an id has 16 hex digits", segment);
-            return false;
-        }
-        memcpy(request->api.id, segment, sizeof(request->api.id)); /* with its NUL */
-    }
+    if (!request->head && strcmp(method, "GET") != 0)
+        return refuse_method(request, "GET, HEAD");
+    request->stat_route = HTTP_ROUTE_STATIC;
     return true;
 }
 
@@ -175,7 +231,7 @@ bool http_check(struct http_request *request, const char *method, const char *ve
         problem_set(&request->answer, PROBLEM_BAD_REQUEST, "%s", fault);
         return refuse_close(request);
     }
-    const char *host = header(request, "Host"), *origin = header(request, "Origin");
+    const char *host = header(request, "Host");
     if (!http_host_good(request->http, host)) {
         problem_set(&request->answer, PROBLEM_WRONG_HOST,
                     "Host \"%.100s\" is neither a loopback name nor the configured one", host);
@@ -189,12 +245,6 @@ bool http_check(struct http_request *request, const char *method, const char *ve
     }
     if (!check_route(request, method))
         return false;
-    if (origin && !request->head && strcmp(method, "GET") != 0 &&
-        !http_origin_good(origin, host)) {
-        problem_set(&request->answer, PROBLEM_FOREIGN_ORIGIN,
-                    "the page of %.100s may not write here", origin);
-        return false;
-    }
     if (request->api.route && !api_query_parse(&request->api, request->query, &request->answer))
         return false;
     return check_body_length(request);

@@ -15,11 +15,13 @@ enum {
     HTTP_HEADERS_MAX = 64, /* header lines of a request */
     HTTP_BACKLOG = 128,
     HTTP_HOST_MAX = 256,
+    HTTP_FILE_BYTES_PER_MS = 64, /* a slower download is closed */
 };
 
 /* Copied into struct http, where tests shorten them. */
 struct http_limits {
     unsigned connections; /* further ones wait in the backlog */
+    unsigned per_address; /* of one address other than loopback; further ones are closed */
     unsigned streams;     /* of server-sent events */
     unsigned held;        /* requests that wait for an event */
     int64_t request_ms;   /* from the connection's start, or its last answer, to the end of a
@@ -41,8 +43,10 @@ struct http_conn {
     struct http_conn *prev, *next;
     int fd;
     enum http_phase phase;
-    int64_t since_ms; /* start of the phase, monotonic */
-    bool shut;        /* shutdown(2) was called: libmicrohttpd will close it */
+    int64_t since_ms;     /* start of the phase, monotonic */
+    int64_t extra_ms;     /* beside the phase's limit: a file takes its time */
+    struct identity peer; /* on the Unix socket; else role AUTH_NOBODY */
+    bool shut;            /* shutdown(2) was called: libmicrohttpd will close it */
 };
 
 enum http_stage {
@@ -138,15 +142,14 @@ int http_split_address(const char *address, char host[HTTP_HOST_MAX], char port[
 int http_listen(struct http *http, struct err *err);
 
 /* --- http_auth.c --- */
-/* True if header is "Bearer TOKEN"; takes the same time for every wrong token of the right
- * length. */
-bool http_token_good(const char *header, const char *token);
 /* Whether a Host header names this service: a loopback name, the configured host; a wildcard
  * listener takes any address and the machine's name. Stops pages whose name was re-bound to
  * this address. */
 bool http_host_good(const struct http *http, const char *host);
 /* Whether Origin is the page that Host serves. */
 bool http_origin_good(const char *origin, const char *host);
+/* Whether Sec-Fetch-Site is what the page itself, or nobody's page, sends. */
+bool http_site_good(const char *site);
 
 /* --- http_request.c --- */
 enum MHD_Result http_on_request(void *context, struct MHD_Connection *connection,
@@ -166,6 +169,7 @@ bool http_check(struct http_request *request, const char *method, const char *ve
 /* Queues answer on the connection. */
 enum MHD_Result http_send(struct http_request *request);
 enum MHD_Result http_send_file(struct http_request *request);
+enum MHD_Result http_send_part(struct http_request *request); /* API_FILE */
 /* Adds the headers of request->answer to response, queues and releases it. */
 enum MHD_Result http_queue(struct http_request *request, struct MHD_Response *response,
                            enum http_phase phase);

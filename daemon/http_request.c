@@ -86,13 +86,27 @@ void http_release_held(struct http_request *request)
 
 /* --- handler --- */
 
+/* Whether the first request with this key waits for its commit: what it answers is not known.
+ */
+static bool key_in_flight(const struct http_request *request)
+{
+    const char *key = request->api.idempotency_key;
+    for (const struct http_request *held = request->http->held; key && held; held = held->next)
+        if (held->stage == STAGE_COMMIT && held->api.idempotency_key &&
+            strcmp(held->api.idempotency_key, key) == 0)
+            return true;
+    return false;
+}
+
 static enum MHD_Result handle(struct http_request *request)
 {
     struct http *http = request->http;
     bool may_wait = !request->head && http->held_events < http->limits.held && !http->closing;
     for (;;) {
         api_answer_clear(&request->answer);
+        store_act_as(http->daemon->store, request->api.identity.name);
         request->api.route->handle(&request->api, &request->answer);
+        store_act_as(http->daemon->store, "");
         if (request->answer.next != API_WAIT)
             break;
         if (may_wait)
@@ -103,6 +117,8 @@ static enum MHD_Result handle(struct http_request *request)
         return hold(request, STAGE_COMMIT, 0);
     if (request->answer.next == API_STREAM && !request->head)
         return http_stream_start(request);
+    if (request->answer.next == API_FILE)
+        return http_send_part(request);
     return http_send(request);
 }
 
@@ -131,6 +147,15 @@ static enum MHD_Result request_whole(struct http_request *request)
         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key");
     api->last_event_id =
         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Last-Event-ID");
+    api->if_match = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "If-Match");
+    api->if_none_match =
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "If-None-Match");
+    api->range = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Range");
+    api->if_range = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "If-Range");
+    if (key_in_flight(request)) {
+        problem_set(&request->answer, PROBLEM_IN_FLIGHT, "ask again in a second");
+        return http_send(request);
+    }
     return handle(request);
 }
 

@@ -1,13 +1,12 @@
 /* Admission: what the option tables cannot know. */
+#include "daemon/beneath.h"
 #include "daemon/jobs_internal.h"
-#include "proto/base/log.h"
-#include <glob.h>
-#include <limits.h>
+#include "proto/msg/estimate.h"
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static void __attribute__((format(printf, 3, 4)))
 add_fault(struct spec_faults *faults, const char *field, const char *format, ...)
@@ -23,45 +22,33 @@ add_fault(struct spec_faults *faults, const char *field, const char *format, ...
     faults->count++;
 }
 
-/* path and root are canonical. */
-static bool under(const char *path, const char *root)
+/* The part of path below a data root, NULL if it is under none; both are compared as text,
+ * since what is opened below the root goes through no link. */
+static const char *below(const char *path, const char *root)
 {
     size_t len = strlen(root);
-    return strncmp(path, root, len) == 0 &&
-           (path[len] == '/' || path[len] == '\0' || root[len - 1] == '/');
+    while (len > 0 && root[len - 1] == '/')
+        len--;
+    return strncmp(path, root, len) == 0 && (path[len] == '/' || path[len] == '\0') ? path + len
+                                                                                    : NULL;
 }
 
-static bool under_roots(const struct daemon_config *config, const char *path)
-{
-    char canonical[PATH_MAX];
-    if (realpath(path, canonical) == NULL)
-        return false;
-    for (size_t i = 0; i < config->data_root_count; i++)
-        if (under(canonical, config->data_roots[i]))
-            return true;
-    return false;
-}
-
-/* What an absolute path or glob stands for: every match must be under a root, whatever links it
- * goes through. */
+/* What an absolute path or pattern stands for. Nothing outside the roots is looked at, so that
+ * an answer says nothing about it. */
 static int check_absolute(const struct jobs *jobs, const char *pattern, struct err *err)
 {
-    glob_t found;
-    int rc = glob(pattern, GLOB_NOSORT, NULL, &found);
-    if (rc == GLOB_NOMATCH)
-        return err_set(err, ERR_NOT_FOUND, "'%s' matches no file", pattern);
-    if (rc != 0)
-        return err_set(err, ERR_IO, "'%s' cannot be read", pattern);
-    int code = 0;
-    if (found.gl_pathc > JOBS_MATCHES_MAX)
-        code = err_set(err, ERR_LIMIT, "'%s' matches %zu files, at most %d are possible",
-                       pattern, (size_t)found.gl_pathc, (int)JOBS_MATCHES_MAX);
-    for (size_t i = 0; code == 0 && i < found.gl_pathc; i++)
-        if (!under_roots(&jobs->daemon->config, found.gl_pathv[i]))
-            code = err_set(err, ERR_INVALID, "'%s' is not under a data root of the daemon",
-                           found.gl_pathv[i]);
-    globfree(&found);
-    return code;
+    const struct daemon_config *config = &jobs->daemon->config;
+    for (size_t i = 0; i < config->data_root_count; i++) {
+        size_t count = 0;
+        const char *rest = below(pattern, config->data_roots[i]);
+        if (rest == NULL)
+            continue;
+        int code = beneath_glob(config->data_roots[i], rest, JOBS_MATCHES_MAX, &count, err);
+        if (code == 0 && count == 0)
+            code = err_set(err, ERR_NOT_FOUND, "'%s' matches no file", pattern);
+        return code == 0 ? 0 : err_set(err, code, "'%s': %s", pattern, err->text);
+    }
+    return err_set(err, ERR_INVALID, "'%s' is not under a data root of the daemon", pattern);
 }
 
 /* out gets the absolute form; a relative path is looked for under each root in turn. */
@@ -87,6 +74,20 @@ static int resolve_path(const struct jobs *jobs, const char *path, char out[FSX_
                    path);
 }
 
+/* Whether field, or something in it, has a fault already: the value in the job is a default
+ * then.
+ */
+static bool faulty(const struct spec_faults *faults, const char *field)
+{
+    size_t len = strlen(field);
+    size_t kept = faults->count < SPEC_FAULTS_MAX ? faults->count : SPEC_FAULTS_MAX;
+    for (size_t i = 0; i < kept; i++)
+        if (strncmp(faults->items[i].field, field, len) == 0 &&
+            (faults->items[i].field[len] == '\0' || faults->items[i].field[len] == '/'))
+            return true;
+    return false;
+}
+
 static void admit_paths(const struct jobs *jobs, const struct str_list *list, const char *field,
                         struct spec_faults *faults)
 {
@@ -94,7 +95,7 @@ static void admit_paths(const struct jobs *jobs, const struct str_list *list, co
         char item[OPT_STRING_MAX], path[FSX_PATH_MAX];
         struct err why;
         snprintf(item, sizeof item, "%s/%zu", field, i);
-        if (resolve_path(jobs, list->items[i], path, &why) != 0)
+        if (!faulty(faults, item) && resolve_path(jobs, list->items[i], path, &why) != 0)
             add_fault(faults, item, "%s", why.text);
     }
 }
@@ -105,20 +106,39 @@ void jobs_slots_needed(const struct job_spec *spec, int64_t *cores, int64_t *gpu
     *gpus = strcmp(spec->resources.device, "cuda") == 0 ? spec->resources.ranks : 0;
 }
 
+/* By what the job's dimensions need, computed as the dry run does. Only of a job without
+ * faults: its numbers are the ones that would run. */
+static void admit_memory(const struct daemon_config *config, const struct job_spec *spec,
+                         struct spec_faults *faults)
+{
+    if (faults->count > 0 || config->memory_mb == 0)
+        return;
+    struct estimate estimate;
+    estimate_job(spec, &estimate);
+    double needed_mb =
+        ceil((double)estimate.memory.total * (double)spec->resources.ranks / 1048576.0);
+    if (needed_mb > (double)config->memory_mb)
+        add_fault(faults, "/resources/ranks",
+                  "%lld ranks need about %.0f MiB of memory; the daemon gives out %d",
+                  (long long)spec->resources.ranks, needed_mb, config->memory_mb);
+}
+
 void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faults *faults)
 {
     const struct daemon_config *config = &jobs->daemon->config;
     int64_t cores, gpus;
     jobs_slots_needed(spec, &cores, &gpus);
-    if (cores > config->cores)
+    bool sized = !faulty(faults, "/resources/ranks") && !faulty(faults, "/resources/threads");
+    if (sized && cores > config->cores)
         add_fault(faults, "/resources/ranks",
                   "%lld ranks of %lld threads take %lld cores; the daemon has %d",
                   (long long)spec->resources.ranks, (long long)spec->resources.threads,
                   (long long)cores, config->cores);
-    if (gpus > config->gpus)
+    if (sized && gpus > config->gpus)
         add_fault(faults, "/resources/device",
                   "%lld ranks on cuda take %lld GPUs; the daemon has %d",
                   (long long)spec->resources.ranks, (long long)gpus, config->gpus);
+    admit_memory(config, spec, faults);
     if (launcher_find(spec->resources.launcher) == NULL)
         add_fault(faults, "/resources/launcher", "'%s' is not a launcher of this daemon",
                   spec->resources.launcher);

@@ -130,7 +130,7 @@ int jobs_requeue_due(struct jobs *jobs, struct err *err)
 int jobs_schedule(struct jobs *jobs, struct err *err)
 {
     const struct daemon_config *config = &jobs->daemon->config;
-    for (;;) {
+    while (!jobs->daemon->draining) {
         int64_t cores, gpus;
         struct job_row job;
         bool found;
@@ -157,4 +157,5 @@ int jobs_schedule(struct jobs *jobs, struct err *err)
         if (code != 0)
             return code;
     }
+    return 0;
 }

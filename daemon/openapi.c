@@ -10,8 +10,13 @@
 
 #define STAMP "{\"type\":[\"string\",\"null\"],\"format\":\"date-time\"}"
 #define WHOLE "{\"type\":\"integer\",\"minimum\":0}"
+#define WHOLE_OR_NULL "{\"type\":[\"integer\",\"null\"]}"
 #define REAL_OR_NULL "{\"type\":[\"number\",\"null\"]}"
 #define COLUMN "{\"type\":\"array\",\"items\":" REAL_OR_NULL "}"
+#define LABELS "{\"type\":\"array\",\"items\":{\"type\":\"string\"}}"
+#define TEXT "{\"type\":\"string\"}"
+#define ROLE "{\"type\":\"string\",\"enum\":[\"read\",\"submit\",\"admin\"]}"
+#define TOKEN_NAME "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9._-]{1,64}$\"}"
 #define JOB_ID "{\"type\":\"string\",\"pattern\":\"^[0-9a-f]{16}$\"}"
 
 /* Shapes of the answers. JobSpec is added from the option tables. */
@@ -31,7 +36,9 @@ static const struct {
      "{\"type\":\"object\",\"properties\":{\"id\":" JOB_ID
      ",\"name\":{\"type\":\"string\"},\"state\":{\"$ref\":\"#/components/schemas/State\"},"
      "\"reason\":{\"type\":\"string\",\"description\":\"why it is in this state\"},"
-     "\"priority\":{\"type\":\"integer\"},\"attempt\":{\"type\":\"integer\",\"minimum\":0,"
+     "\"priority\":{\"type\":\"integer\"},\"labels\":" LABELS ",\"version\":{\"type\":"
+     "\"integer\",\"minimum\":1,\"description\":\"counts the changes of the job's "
+     "row\"},\"attempt\":{\"type\":\"integer\",\"minimum\":0,"
      "\"description\":\"0 before the first\"},\"failures\":" WHOLE
      ",\"progress\":{\"$ref\":\"#/components/schemas/Progress\"},"
      "\"slots\":{\"type\":\"object\",\"properties\":{\"cores\":" WHOLE ",\"gpus\":" WHOLE "}},"
@@ -82,6 +89,63 @@ static const struct {
      "\"#/components/schemas/Event\"}},\"last_seq\":" WHOLE
      ",\"state\":{\"$ref\":\"#/components/schemas/State\"}},"
      "\"required\":[\"events\",\"last_seq\",\"state\"]}"},
+    {"JobPatch",
+     "{\"type\":\"object\",\"minProperties\":1,\"additionalProperties\":false,"
+     "\"properties\":{\"priority\":{\"type\":\"integer\",\"minimum\":-100,\"maximum\":100},"
+     "\"labels\":{\"type\":\"array\",\"maxItems\":16,\"items\":{\"type\":\"string\","
+     "\"minLength\":1,"
+     "\"maxLength\":64}}}}"},
+    {"CancelMany",
+     "{\"type\":\"object\",\"minProperties\":1,\"additionalProperties\":false,\"properties\":{"
+     "\"ids\":{\"type\":\"array\",\"maxItems\":500,\"items\":" JOB_ID "},\"state\":" TEXT
+     ",\"label\":" TEXT ",\"name\":" TEXT ",\"all\":{\"type\":\"boolean\"}}}"},
+    {"CancelResults",
+     "{\"type\":\"object\",\"properties\":{\"results\":{\"type\":\"array\",\"items\":{\"type\":"
+     "\"object\","
+     "\"properties\":{\"id\":" TEXT ",\"status\":{\"type\":\"integer\",\"enum\":[202,404,409]},"
+     "\"state\":{\"$ref\":\"#/components/schemas/State\"},\"detail\":" TEXT "},"
+     "\"required\":[\"id\",\"status\"]}},\"more\":{\"type\":\"boolean\",\"description\":"
+     "\"there are more than one request cancels: send it "
+     "again\"}},\"required\":[\"results\",\"more\"]}"},
+    {"Files", "{\"type\":\"object\",\"properties\":{\"files\":{\"type\":\"array\",\"items\":{"
+              "\"type\":\"object\",\"properties\":{"
+              "\"name\":" TEXT ",\"bytes\":" WHOLE
+              "},\"required\":[\"name\",\"bytes\"]}}},\"required\":[\"files\"]}"},
+    {"Attempts",
+     "{\"type\":\"object\",\"properties\":{\"attempts\":{\"type\":\"array\",\"items\":{"
+     "\"type\":\"object\",\"properties\":{"
+     "\"attempt\":" WHOLE ",\"started\":" STAMP ",\"finished\":" STAMP
+     ",\"code\":" WHOLE_OR_NULL ",\"signal\":" WHOLE_OR_NULL ",\"rank\":" WHOLE_OR_NULL
+     ",\"reason\":" TEXT "},\"required\":[\"attempt\",\"started\",\"finished\"]}}},"
+     "\"required\":[\"attempts\"]}"},
+    {"AuditPage",
+     "{\"type\":\"object\",\"properties\":{\"events\":{\"type\":\"array\",\"items\":{\"type\":"
+     "\"object\",\"properties\":{"
+     "\"seq\":" WHOLE ",\"time\":" STAMP ",\"actor\":" TEXT ",\"action\":" TEXT
+     ",\"job\":{\"type\":[\"string\",\"null\"]},"
+     "\"detail\":" TEXT
+     "},\"required\":[\"seq\",\"time\",\"actor\",\"action\",\"job\",\"detail\"]}},"
+     "\"next_after\":" WHOLE_OR_NULL "},\"required\":[\"events\",\"next_after\"]}"},
+    {"TokenRequest",
+     "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"name\":" TOKEN_NAME
+     ",\"role\":" ROLE "},\"required\":[\"name\",\"role\"]}"},
+    {"NewToken",
+     "{\"type\":\"object\",\"properties\":{\"name\":" TOKEN_NAME ",\"role\":" ROLE
+     ",\"token\":{\"type\":\"string\","
+     "\"pattern\":\"^[0-9a-f]{64}$\"}},\"required\":[\"name\",\"role\",\"token\"]}"},
+    {"Tokens", "{\"type\":\"object\",\"properties\":{\"tokens\":{\"type\":\"array\",\"items\":{"
+               "\"type\":\"object\",\"properties\":{"
+               "\"name\":" TOKEN_NAME ",\"role\":" ROLE ",\"created\":" STAMP
+               "},\"required\":[\"name\",\"role\",\"created\"]}}},"
+               "\"required\":[\"tokens\"]}"},
+    {"Revoked",
+     "{\"type\":\"object\",\"properties\":{\"revoked\":" TEXT "},\"required\":[\"revoked\"]}"},
+    {"DrainRequest", "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"
+                     "\"draining\":{\"type\":\"boolean\"}},"
+                     "\"required\":[\"draining\"]}"},
+    {"Drain", "{\"type\":\"object\",\"properties\":{\"draining\":{\"type\":\"boolean\"},"
+              "\"running\":" WHOLE ",\"waiting\":" WHOLE
+              "},\"required\":[\"draining\",\"running\",\"waiting\"]}"},
     {"Schema", "{\"type\":\"object\"}"},
     {"Health", "{\"type\":\"object\",\"properties\":{\"status\":{\"const\":\"ok\"}},"
                "\"required\":[\"status\"]}"},
@@ -156,13 +220,25 @@ static void print_options(const struct api_option *options, const char *where,
     }
 }
 
+/* Schema of what {name} of a path matches. */
+static const char *segment_schema(const char *name)
+{
+    if (strcmp(name, "id") == 0)
+        return JOB_ID;
+    if (strcmp(name, "step") == 0)
+        return WHOLE;
+    return strcmp(name, "name") == 0 ? TOKEN_NAME : TEXT;
+}
+
 static void print_parameters(const struct api_route *route, struct buf *out)
 {
     const char *comma = "";
     buf_puts(out, "\"parameters\":[");
-    if (strchr(route->path, '{')) {
-        buf_puts(out,
-                 "{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":" JOB_ID "}");
+    for (const char *open = route->path; (open = strchr(open, '{')); open++) {
+        char name[16];
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(open + 1, "}"), open + 1);
+        buf_printf(out, "%s{\"name\":\"%s\",\"in\":\"path\",\"required\":true,\"schema\":%s}",
+                   comma, name, segment_schema(name));
         comma = ",";
     }
     print_options(route->options, "query", &comma, out);

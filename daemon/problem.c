@@ -16,16 +16,22 @@ static const struct {
     [PROBLEM_INVALID_QUERY] = {400, "invalid_query", "The query is not valid"},
     [PROBLEM_INVALID_JSON] = {400, "invalid_json", "The body is not JSON"},
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "The token is missing or wrong"},
-    [PROBLEM_FOREIGN_ORIGIN] = {403, "foreign_origin", "Writes from other sites are refused"},
+    [PROBLEM_FOREIGN_ORIGIN] = {403, "foreign_origin", "Pages of other sites are refused"},
+    [PROBLEM_FORBIDDEN] = {403, "forbidden", "The token's role does not allow it"},
+    [PROBLEM_WRONG_HOST] = {403, "wrong_host", "The Host header names another service"},
     [PROBLEM_NOT_FOUND] = {404, "not_found", "There is no such thing"},
     [PROBLEM_METHOD] = {405, "method_not_allowed", "The method is not allowed here"},
     [PROBLEM_CONFLICT] = {409, "conflict", "The state does not allow it"},
-    [PROBLEM_IDEMPOTENCY] = {409, "idempotency_conflict",
-                             "The Idempotency-Key was used with another body"},
+    [PROBLEM_IN_FLIGHT] = {409, "idempotency_in_flight",
+                           "The first request with this Idempotency-Key has no answer yet"},
+    [PROBLEM_PRECONDITION] = {412, "precondition_failed", "The job has changed"},
     [PROBLEM_TOO_LARGE] = {413, "too_large", "The body is too large"},
     [PROBLEM_URI_TOO_LONG] = {414, "uri_too_long", "The address is too long"},
     [PROBLEM_MEDIA_TYPE] = {415, "media_type", "The body must be application/json"},
-    [PROBLEM_WRONG_HOST] = {421, "wrong_host", "The Host header names another service"},
+    [PROBLEM_RANGE] = {416, "range", "The range is outside the file"},
+    [PROBLEM_IDEMPOTENCY] = {422, "idempotency_conflict",
+                             "The Idempotency-Key was used with another body"},
+    [PROBLEM_INVALID_BODY] = {422, "invalid_body", "The body is not valid"},
     [PROBLEM_INVALID_JOB] = {422, "invalid_job", "The job is not valid"},
     [PROBLEM_UNSUPPORTED] = {422, "unsupported", "This build or machine does not have it"},
     [PROBLEM_INTERNAL] = {500, "internal", "The daemon failed"},
@@ -75,8 +81,8 @@ static void set_detail(struct api_answer *answer, enum problem problem, const ch
     answer->type = "application/problem+json";
     if (problem == PROBLEM_UNAUTHORIZED)
         api_answer_header(answer, "WWW-Authenticate", "Bearer realm=\"hebb\"");
-    if (problem_status(problem) == 503)
-        api_answer_header(answer, "Retry-After", "5");
+    if (problem_status(problem) == 503 || problem == PROBLEM_IN_FLIGHT)
+        api_answer_header(answer, "Retry-After", problem == PROBLEM_IN_FLIGHT ? "1" : "5");
 }
 
 void problem_set(struct api_answer *answer, enum problem problem, const char *format, ...)

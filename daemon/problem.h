@@ -14,17 +14,22 @@ enum problem {
     PROBLEM_INVALID_QUERY,  /* a query option is unknown, twice there, or out of range */
     PROBLEM_INVALID_JSON,   /* the body is not JSON */
     PROBLEM_UNAUTHORIZED,   /* no token or a wrong one */
-    PROBLEM_FOREIGN_ORIGIN, /* a write from another site's page */
+    PROBLEM_FOREIGN_ORIGIN, /* from another site's page */
+    PROBLEM_FORBIDDEN,      /* the token's role is too low */
+    PROBLEM_WRONG_HOST,     /* Host names another service: DNS rebinding */
     PROBLEM_NOT_FOUND,
-    PROBLEM_METHOD,      /* 405, with Allow */
-    PROBLEM_CONFLICT,    /* the job's state does not allow it */
-    PROBLEM_IDEMPOTENCY, /* the key was used with another body */
-    PROBLEM_TOO_LARGE,   /* body over the limit */
+    PROBLEM_METHOD,       /* 405, with Allow */
+    PROBLEM_CONFLICT,     /* the job's state does not allow it */
+    PROBLEM_IN_FLIGHT,    /* the first request with this key has no answer yet */
+    PROBLEM_PRECONDITION, /* If-Match names another version */
+    PROBLEM_TOO_LARGE,    /* body over the limit */
     PROBLEM_URI_TOO_LONG,
-    PROBLEM_MEDIA_TYPE,  /* not application/json */
-    PROBLEM_WRONG_HOST,  /* Host names another service: DNS rebinding */
-    PROBLEM_INVALID_JOB, /* the job has faults: all of them in errors */
-    PROBLEM_UNSUPPORTED, /* this build or machine does not have the feature */
+    PROBLEM_MEDIA_TYPE,   /* not application/json */
+    PROBLEM_RANGE,        /* Range is outside the file */
+    PROBLEM_IDEMPOTENCY,  /* the key was used with another body */
+    PROBLEM_INVALID_BODY, /* fields of a body that is no job */
+    PROBLEM_INVALID_JOB,  /* the job has faults: all of them in errors */
+    PROBLEM_UNSUPPORTED,  /* this build or machine does not have the feature */
     PROBLEM_INTERNAL,
     PROBLEM_NOT_COMMITTED, /* the write could not be made durable; nothing happened */
     PROBLEM_READ_ONLY,     /* the disk is full or failing: reads only */

@@ -57,6 +57,56 @@ static const char *const state_steps[] = {
     "CREATE INDEX audit_by_job ON audit(job, seq);"
     "CREATE TABLE probe(one INTEGER PRIMARY KEY CHECK(one = 1), time_ms INTEGER NOT NULL) "
     "STRICT;",
+
+    /* 2: what the API needs. jobs.version counts every change of a row (for ETag); deliveries
+     * is the outbox of the webhooks, filled by the same transaction that changes a state. */
+    "ALTER TABLE jobs ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
+    "ALTER TABLE jobs ADD COLUMN history_pruned_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN logs_pruned_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE audit ADD COLUMN actor TEXT NOT NULL DEFAULT 'daemon';"
+    "CREATE TRIGGER jobs_version AFTER UPDATE ON jobs WHEN NEW.version = OLD.version BEGIN"
+    " UPDATE jobs SET version = OLD.version + 1 WHERE row = NEW.row; END;"
+    "CREATE TABLE labels("
+    " job TEXT NOT NULL REFERENCES jobs(id),"
+    " label TEXT NOT NULL,"
+    " PRIMARY KEY(job, label)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX labels_by_label ON labels(label, job);"
+    "CREATE TABLE tokens("
+    " name TEXT NOT NULL PRIMARY KEY,"
+    " role TEXT NOT NULL,"
+    " hash TEXT NOT NULL UNIQUE,"
+    " created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE settings(key TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, "
+    "WITHOUT ROWID;"
+    "CREATE TABLE webhooks("
+    " name TEXT NOT NULL PRIMARY KEY,"
+    " url TEXT NOT NULL,"
+    " secret TEXT NOT NULL,"
+    " states TEXT NOT NULL," /* " failed succeeded "; "": all */
+    " created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE deliveries("
+    " seq INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " webhook TEXT NOT NULL REFERENCES webhooks(name) ON DELETE CASCADE,"
+    " job TEXT NOT NULL,"
+    " name TEXT NOT NULL,"
+    " was TEXT NOT NULL," /* "": the job was submitted */
+    " state TEXT NOT NULL,"
+    " reason TEXT NOT NULL,"
+    " attempt INTEGER NOT NULL,"
+    " time_ms INTEGER NOT NULL,"
+    " tries INTEGER NOT NULL DEFAULT 0,"
+    " next_ms INTEGER NOT NULL DEFAULT 0,"
+    " trouble TEXT NOT NULL DEFAULT '') STRICT;"
+    "CREATE INDEX deliveries_by_webhook ON deliveries(webhook, seq);"
+    "CREATE TRIGGER jobs_submitted AFTER INSERT ON jobs BEGIN"
+    " INSERT INTO deliveries(webhook, job, name, was, state, reason, attempt, time_ms)"
+    " SELECT name, NEW.id, NEW.name, '', NEW.state, NEW.reason, NEW.attempt, NEW.updated_ms"
+    " FROM webhooks WHERE states = '' OR instr(states, ' ' || NEW.state || ' ') > 0; END;"
+    "CREATE TRIGGER jobs_state AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state BEGIN"
+    " INSERT INTO deliveries(webhook, job, name, was, state, reason, attempt, time_ms)"
+    " SELECT name, NEW.id, NEW.name, OLD.state, NEW.state, NEW.reason, NEW.attempt,"
+    " NEW.updated_ms"
+    " FROM webhooks WHERE states = '' OR instr(states, ' ' || NEW.state || ' ') > 0; END;",
 };
 
 /* streams: one row per job, with how far its events file was read and what its last events

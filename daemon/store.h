@@ -15,11 +15,12 @@
 
 #include "proto/base/buf.h"
 #include "proto/base/err.h"
+#include "proto/base/opt.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STORE_ID_MAX = 17, STORE_TEXT_MAX = 512 };
+enum { STORE_ID_MAX = 17, STORE_TEXT_MAX = 512, STORE_NAME_MAX = 65 };
 
 enum job_state {
     JOB_QUEUED,
@@ -50,6 +51,7 @@ struct job_row {
     int64_t failures;    /* attempts that count against restart.max */
     int64_t created_ms, updated_ms, started_ms, finished_ms; /* 0: not yet */
     int64_t retry_at_ms;                                     /* retry_wait only */
+    int64_t version; /* counts the changes of the row, priority and labels included */
 };
 
 struct job_progress { /* from the ingested events; zeros before the first step */
@@ -89,10 +91,12 @@ int store_job_update(struct store *store, const struct job_row *job,
                      struct err *err); /* attempt, failures, retry_at, stamps */
 
 struct job_filter {
-    unsigned states;  /* bit per job_state; 0: all */
-    const char *name; /* substring, NULL: all */
-    int64_t after;    /* row of the last seen; 0: from the newest */
-    size_t limit;     /* newest first */
+    unsigned states;    /* bit per job_state; 0: all */
+    const char *name;   /* substring, NULL: all */
+    const char *labels; /* ",a,b,": jobs that have all of these label_count labels */
+    size_t label_count;
+    int64_t after; /* row of the last seen; 0: from the newest */
+    size_t limit;  /* newest first */
 };
 int store_jobs_list(struct store *store, const struct job_filter *filter,
                     int (*each)(void *context, const struct job_row *job), void *context,
@@ -178,7 +182,55 @@ int store_topology(struct store *store, const char *id, const char *layer, int64
 /* {"checkpoints": [{"step", "bytes", "loss", "path", "time"}]} */
 int store_checkpoints(struct store *store, const char *id, struct buf *out, struct err *err);
 
+/* --- labels and priority: what may change of a submitted job --- */
+/* In the order of the alphabet. */
+int store_labels(struct store *store, const char *id,
+                 int (*each)(void *context, const char *label), void *context, struct err *err);
+/* Puts these labels in place of those there are. Writes no audit event. */
+int store_labels_set(struct store *store, const char *id, const struct str_list *labels,
+                     struct err *err);
+int store_job_set_priority(struct store *store, const char *id, int64_t priority,
+                           struct err *err);
+
+/* --- audit: who did what --- */
+/* Who acts until the next call: the name of a token while a request is handled, else "daemon".
+ */
+void store_act_as(struct store *store, const char *actor);
 int store_audit(struct store *store, const char *id, const char *action, const char *detail,
                 struct err *err);
+struct audit_row {
+    int64_t seq, time_ms;
+    char job[STORE_ID_MAX]; /* "" for what concerns no job */
+    char actor[STORE_NAME_MAX];
+    char action[32];
+    char detail[2 * STORE_TEXT_MAX];
+};
+struct audit_filter {
+    const char *job, *actor, *action; /* NULL: all */
+    int64_t after;                    /* seq of the last seen; 0: from the newest */
+    size_t limit;                     /* newest first */
+};
+int store_audit_list(struct store *store, const struct audit_filter *filter,
+                     int (*each)(void *context, const struct audit_row *row), void *context,
+                     struct err *err);
+
+/* --- tokens: names, roles and SHA-256 hashes --- */
+struct token_row {
+    char name[STORE_NAME_MAX];
+    char role[16];
+    int64_t created_ms;
+};
+int store_token_add(struct store *store, const char *name, const char *role, const char *hash,
+                    struct err *err); /* ERR_CONFLICT: the name is taken */
+int store_token_remove(struct store *store, const char *name, struct err *err);
+int store_token_find(struct store *store, const char *hash, struct token_row *out, bool *found,
+                     struct err *err);
+int store_tokens(struct store *store, int (*each)(void *context, const struct token_row *token),
+                 void *context, struct err *err);
+
+/* --- settings that outlive a restart --- */
+int store_setting(struct store *store, const char *key, int64_t *value,
+                  struct err *err); /* 0 if it was never set */
+int store_setting_set(struct store *store, const char *key, int64_t value, struct err *err);
 
 #endif

@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 enum {
-    STORE_STATEMENTS_MAX = 96,
+    STORE_STATEMENTS_MAX = 160,
     STORE_BUSY_TIMEOUT_MS = 2000,
     STORE_PROBE_INTERVAL_MS = 1000
 };
@@ -29,8 +29,9 @@ struct store {
     struct store_db state, series;
     bool failed;   /* a write of this turn failed: store_commit rolls the whole turn back */
     bool writable; /* false after a full disk or an I/O error, until a probe succeeds */
-    int64_t probe_at_ms; /* monotonic; when to try again */
-    struct err failure;  /* why failed or not writable */
+    int64_t probe_at_ms;        /* monotonic; when to try again */
+    struct err failure;         /* why failed or not writable */
+    char actor[STORE_NAME_MAX]; /* of the audit events; "": the daemon */
 };
 
 /* Opens path with the project's settings (WAL, foreign keys, defensive, no trusted schema).

@@ -14,7 +14,7 @@ static const char *const state_names[JOB_STATES] = {
 #define JOB_COLUMNS                                                                            \
     "row,id,name,state,reason,priority,cores,gpus,attempt,failures,created_ms,updated_ms,"     \
     "started_ms,finished_ms,"                                                                  \
-    "retry_at_ms"
+    "retry_at_ms,version"
 
 const char *job_state_name(enum job_state state) { return state_names[state]; }
 
@@ -43,10 +43,10 @@ static int read_row(const struct query *query, struct job_row *out, struct err *
         return err_set(err, ERR_CORRUPT, "state.db: job %s has the unknown state '%s'", out->id,
                        column_text(query, 3));
     column_copy(query, 4, out->reason, sizeof out->reason);
-    int64_t *const numbers[] = {&out->priority,   &out->cores,      &out->gpus,
-                                &out->attempt,    &out->failures,   &out->created_ms,
-                                &out->updated_ms, &out->started_ms, &out->finished_ms,
-                                &out->retry_at_ms};
+    int64_t *const numbers[] = {&out->priority,    &out->cores,      &out->gpus,
+                                &out->attempt,     &out->failures,   &out->created_ms,
+                                &out->updated_ms,  &out->started_ms, &out->finished_ms,
+                                &out->retry_at_ms, &out->version};
     for (int i = 0; i < (int)(sizeof numbers / sizeof numbers[0]); i++)
         *numbers[i] = column_int(query, 5 + i);
     return 0;
@@ -249,7 +249,9 @@ int store_jobs_list(struct store *store, const struct job_filter *filter,
         &query, store, &store->state,
         "SELECT " JOB_COLUMNS
         " FROM jobs WHERE (?1 = 0 OR row < ?1) AND (?2 IS NULL OR instr(name, ?2) > 0)"
-        " AND (?3 IS NULL OR instr(?3, ' ' || state || ' ') > 0) ORDER BY row DESC LIMIT ?4",
+        " AND (?3 IS NULL OR instr(?3, ' ' || state || ' ') > 0)"
+        " AND (?4 = 0 OR ?4 = (SELECT count(*) FROM labels WHERE job = id AND"
+        " instr(?5, ',' || label || ',') > 0)) ORDER BY row DESC LIMIT ?6",
         err);
     if (code != 0)
         return code;
@@ -262,6 +264,8 @@ int store_jobs_list(struct store *store, const struct job_filter *filter,
     query_int(&query, filter->after);
     query_text(&query, filter->name);
     query_text(&query, filter->states != 0 ? states : NULL);
+    query_int(&query, (int64_t)filter->label_count);
+    query_text(&query, filter->labels);
     query_int(&query, (int64_t)filter->limit);
     return each_row(&query, each, context, err);
 }
@@ -413,19 +417,4 @@ int store_jobs_count(struct store *store, int64_t counts[JOB_STATES], struct err
             counts[state] = column_int(&query, 1);
     }
     return code;
-}
-
-int store_audit(struct store *store, const char *id, const char *action, const char *detail,
-                struct err *err)
-{
-    struct query query;
-    int code = query_write(&query, store, &store->state,
-                           "INSERT INTO audit(time_ms,job,action,detail) VALUES(?,?,?,?)", err);
-    if (code != 0)
-        return code;
-    query_int(&query, clock_wall_ms());
-    query_text(&query, id);
-    query_text(&query, action);
-    query_text(&query, detail);
-    return query_run(&query, NULL, err);
 }

@@ -114,7 +114,7 @@ static int detach(const struct follow *follow)
 static bool is_key_conflict(const struct reply *reply)
 {
     cJSON *problem = NULL;
-    bool is = reply->status == 409 && reply->problem &&
+    bool is = reply->status == 422 && reply->problem &&
               json_parse(&problem, reply->body.data, reply->body.len, NULL) == 0 &&
               strcmp(cli_text(problem, "code"), "idempotency_conflict") == 0;
     cJSON_Delete(problem);

@@ -23,6 +23,7 @@ static void list_release(struct str_list *list)
 
 void spec_release(struct job_spec *spec)
 {
+    list_release(&spec->labels);
     list_release(&spec->model.init_from);
     list_release(&spec->data.train);
     list_release(&spec->data.validation);
@@ -228,20 +229,32 @@ static int parse_text(struct spec_draft *draft, const char *json, size_t len)
     return draft->faults->count > 0 ? ERR_INVALID : 0;
 }
 
+int spec_parse_partial(struct job_spec *spec, const char *json, size_t len,
+                       struct spec_faults *faults, bool *partial, struct err *err)
+{
+    spec_init(spec);
+    faults->count = 0;
+    struct spec_draft draft = {.spec = spec, .faults = faults};
+    int rc = parse_text(&draft, json, len);
+    *partial = rc == 0 || (rc == ERR_INVALID && faults->items[0].field[0] != '\0');
+    if (rc) {
+        const struct spec_fault *first = &faults->items[0];
+        err_set(err, rc, "%s%s%s", first->field, first->field[0] ? ": " : "", first->reason);
+    }
+    return rc;
+}
+
 int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_faults *faults,
                struct err *err)
 {
     struct spec_faults *kept = faults ? faults : mem_zeroed(1, sizeof(*kept));
-    spec_init(spec);
+    bool partial;
     if (!kept) {
+        spec_init(spec);
         return err_set(err, ERR_NO_MEMORY, "job: out of memory");
     }
-    kept->count = 0;
-    struct spec_draft draft = {.spec = spec, .faults = kept};
-    int rc = parse_text(&draft, json, len);
+    int rc = spec_parse_partial(spec, json, len, kept, &partial, err);
     if (rc) {
-        const struct spec_fault *first = &kept->items[0];
-        err_set(err, rc, "%s%s%s", first->field, first->field[0] ? ": " : "", first->reason);
         spec_release(spec);
     }
     if (kept != faults) {

@@ -17,6 +17,8 @@ enum {
     SPEC_BODY_MAX = 64 * 1024, /* bytes of a job's JSON */
     SPEC_INTERMEDIATE_MAX = 262144,
     SPEC_FAULTS_MAX = 64,      /* further faults are counted, not kept */
+    SPEC_LABELS_MAX = 16,
+    SPEC_LABEL_MAX = 64, /* bytes of a label */
     SPEC_VOCAB_BYTES = 257,    /* byte tokenizer: 256 bytes and the document separator */
     SPEC_VOCAB_TOKENS = 32000, /* default for token shards */
     SPEC_MICRO_TOKENS = 4096,  /* a chosen micro_batch has at most so many tokens */
@@ -29,6 +31,7 @@ enum {
 struct job_spec {
     char name[OPT_STRING_MAX]; /* "job" */
     int64_t priority;          /* 0; higher first, -100..100 */
+    struct str_list labels;    /* []; as submitted: PATCH changes the daemon's row only */
     struct {
         char preset[OPT_STRING_MAX]; /* llama-60m | llama-130m | llama-350m | llama-1b | none;
                                         gives the next five */
@@ -140,6 +143,15 @@ void spec_release(struct job_spec *spec);
  * position. */
 int spec_parse(struct job_spec *spec, const char *json, size_t len, struct spec_faults *faults,
                struct err *err);
+
+/* The same, but on faults of single fields spec keeps what is right, with defaults in the faulty
+ * ones, so that more can be checked; the caller releases it in any case. *partial is false if
+ * there is nothing to look at (no JSON object). */
+int spec_parse_partial(struct job_spec *spec, const char *json, size_t len,
+                       struct spec_faults *faults, bool *partial, struct err *err);
+
+/* A label: 1 to SPEC_LABEL_MAX bytes without comma, space at an end, or control character. */
+bool spec_label_good(const char *label);
 
 /* Appends the job as JSON on one line, in the tables' order: every field that its method,
  * optimizer and adapter have. Parsing and printing it again gives the same bytes. */

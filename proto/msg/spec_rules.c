@@ -392,8 +392,43 @@ static void check_train(struct spec_draft *draft)
     }
 }
 
+bool spec_label_good(const char *label)
+{
+    size_t len = strlen(label);
+    if (len == 0 || len > SPEC_LABEL_MAX || label[0] == ' ' || label[len - 1] == ' ') {
+        return false;
+    }
+    for (const char *c = label; *c; c++) {
+        if (*c == ',' || (unsigned char)*c < 0x20 || *c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void check_labels(struct spec_draft *draft)
+{
+    const struct str_list *labels = &draft->spec->labels;
+    for (size_t i = 0; SOUND(draft, "/labels") && i < labels->count; i++) {
+        char field[32];
+        snprintf(field, sizeof(field), "/labels/%zu", i);
+        if (!spec_label_good(labels->items[i])) {
+            spec_fault(draft, field,
+                       "a label has 1 to %d bytes without commas or spaces at its ends",
+                       SPEC_LABEL_MAX);
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(labels->items[i], labels->items[j]) == 0) {
+                spec_fault(draft, field, "the same as /labels/%zu", j);
+                break;
+            }
+        }
+    }
+}
+
 void spec_check(struct spec_draft *draft)
 {
+    check_labels(draft);
     check_owners(draft);
     check_model(draft);
     check_data(draft);

@@ -47,6 +47,8 @@ static const struct opt spec_rows[] = {
     {"/name", OPT_STRING, AT(name), "\"job\"", 1, 128, NULL, "", "What lists and pages call the job.", NULL},
     {"/priority", OPT_INT, AT(priority), "0", -100, 100, NULL, "",
      "Higher starts first; equal ones start in the order of submission.", NULL},
+    {"/labels", OPT_STRINGS, AT(labels), "[]", 0, SPEC_LABELS_MAX, NULL, "",
+     "Words to find the job by (?label=); at most 64 bytes each, without commas.", NULL},
 
     {"/model/preset", OPT_ENUM, AT(model.preset), "", 0, 0, spec_preset_names, "",
      "Gives hidden, intermediate, layers and heads, unless they are given too; default llama-60m, or none "

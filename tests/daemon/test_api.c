@@ -185,13 +185,13 @@ static void the_same_key_and_body_answer_the_first_job(void **state)
     cJSON_Delete(json);
 }
 
-static void the_same_key_with_another_body_is_409(void **state)
+static void the_same_key_with_another_body_is_422(void **state)
 {
     struct fixture *f = *state;
     static const char key[] = "Idempotency-Key: run-42\r\n";
     assert_int_equal(ask(f, "POST", "/v1/jobs", key, good_job)->status, 201);
     assert_problem(ask(f, "POST", "/v1/jobs", key, "{\"data\":{\"train\":[\"other.txt\"]}}"),
-                   409, "idempotency_conflict");
+                   422, "idempotency_conflict");
     assert_problem(ask(f, "POST", "/v1/jobs", "Idempotency-Key: a b\r\n", good_job), 400,
                    "bad_request");
 }
@@ -428,10 +428,17 @@ static void openapi_has_every_route_and_its_references_resolve(void **state)
     for (const struct api_route *route = api_routes; route->path; route++) {
         const cJSON *path =
             cJSON_GetObjectItemCaseSensitive(json_object(json, "paths"), route->path);
-        const cJSON *operation = json_object(path, route->method[0] == 'G' ? "get" : "post");
+        static const char *const methods[][2] = {
+            {"GET", "get"}, {"POST", "post"}, {"PATCH", "patch"}, {"DELETE", "delete"}};
+        const cJSON *operation = NULL;
+        for (size_t i = 0; i < 4; i++)
+            if (strcmp(methods[i][0], route->method) == 0)
+                operation = json_object(path, methods[i][1]);
         assert_non_null(operation);
         assert_string_equal(json_string(operation, "operationId"), route->name);
-        int options = strchr(route->path, '{') != NULL;
+        int options = 0;
+        for (const char *c = route->path; *c; c++)
+            options += *c == '{';
         for (const struct api_option *o = route->options; o && o->name; o++)
             options++;
         for (const struct api_option *o = route->headers; o && o->name; o++)
@@ -460,7 +467,12 @@ static void docs_name_every_route_option_and_code(void **state)
     }
     for (const struct api_route *route = api_routes; route->path; route++) {
         const char *last = strrchr(route->path, '/');
-        if (!strstr(docs.data, last[1] == '{' ? "/v1/jobs/ID`" : last + 1))
+        const char *wanted = last[1] != '{'                 ? last + 1
+                             : strcmp(last, "/{id}") == 0   ? "/v1/jobs/ID`"
+                             : strcmp(last, "/{name}") == 0 ? "/NAME`"
+                             : strcmp(last, "/{step}") == 0 ? "/STEP`"
+                                                            : "/FILE`";
+        if (!strstr(docs.data, wanted))
             fail_msg("docs/api.md does not name %s", route->path);
         for (const struct api_option *o = route->options; o && o->name; o++)
             if (snprintf(text, sizeof(text), "%s=", o->name), !strstr(docs.data, text))
@@ -534,7 +546,7 @@ int main(void)
         T(what_this_machine_cannot_run_is_a_fault_too),
         T(a_dry_run_estimates_and_starts_nothing),
         T(the_same_key_and_body_answer_the_first_job),
-        T(the_same_key_with_another_body_is_409),
+        T(the_same_key_with_another_body_is_422),
         T(the_list_pages_by_key_and_filters),
         T(an_action_answers_202_with_the_new_state_or_409),
         T(series_come_as_columns_of_equal_length),
