@@ -160,14 +160,16 @@ struct ops {
     /* Sum of x[i]^2 in double, in a fixed order. */
     double (*sum_squares)(struct device *dev, const real *x, size_t count);
 
-    /* Plain row-major matrices, for optimizers that treat a weight as a whole.
-     * c = alpha a b + beta d. a (M, K), b (K, N), c and d (M, N). d may be b, or NULL: c = alpha a b. */
-    void (*matrix_product)(struct device *dev, real *c, const real *a, const real *b, const real *d,
-                           real alpha, real beta, size_t M, size_t N, size_t K);
-    /* c = alpha a a^T + beta d. a (M, K), c and d (M, M), d symmetric. d may be a, or NULL. c is exactly
-     * symmetric, since one half of it is computed. */
+    /* Plain row-major matrices, for optimizers that treat a weight as a whole. c = a b. a (M, K), b (K, N),
+     * c (M, N). */
+    void (*matrix_product)(struct device *dev, real *c, const real *a, const real *b, size_t M, size_t N,
+                           size_t K);
+    /* c = alpha a a^T + beta d + gamma I. a (M, K), c and d (M, M), d symmetric. d may be a, or NULL: no such
+     * term. c is exactly symmetric, since one half of it is computed. */
     void (*matrix_square)(struct device *dev, real *c, const real *a, const real *d, real alpha,
-                          real beta, size_t M, size_t K);
+                          real beta, real gamma, size_t M, size_t K);
+    /* c = a b of symmetric matrices that commute, all (M, M): c is symmetric, one half of it is computed. */
+    void (*matrix_commute)(struct device *dev, real *c, const real *a, const real *b, size_t M);
     /* out (dout, din), or (din, dout) if transposed: scale times the stored entries at their places, 0 where
      * there is none. values: as w stores them, of which only shape and codes are read; w NULL: all (dout, din). */
     void (*matrix_spread)(struct device *dev, real *out, const real *values, const struct nm *w, size_t dout,

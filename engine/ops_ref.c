@@ -73,6 +73,7 @@ static const struct ops ref_ops = {
     .sum_squares = ref_sum_squares,
     .matrix_product = ref_matrix_product,
     .matrix_square = ref_matrix_square,
+    .matrix_commute = ref_matrix_commute,
     .matrix_spread = ref_matrix_spread,
     .matrix_collect = ref_matrix_collect,
     .tans_moments = ref_tans_moments,

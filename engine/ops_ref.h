@@ -70,10 +70,11 @@ void ref_adamw(struct device *dev, real *w, real *m, real *v, const real *g, siz
                const struct adamw_args *args);
 double ref_sum_squares(struct device *dev, const real *x, size_t count);
 
-void ref_matrix_product(struct device *dev, real *c, const real *a, const real *b,
-                        const real *d, real alpha, real beta, size_t M, size_t N, size_t K);
+void ref_matrix_product(struct device *dev, real *c, const real *a, const real *b, size_t M,
+                        size_t N, size_t K);
 void ref_matrix_square(struct device *dev, real *c, const real *a, const real *d, real alpha,
-                       real beta, size_t M, size_t K);
+                       real beta, real gamma, size_t M, size_t K);
+void ref_matrix_commute(struct device *dev, real *c, const real *a, const real *b, size_t M);
 void ref_matrix_spread(struct device *dev, real *out, const real *values, const struct nm *w,
                        size_t dout, size_t din, real scale, int transposed);
 void ref_matrix_collect(struct device *dev, real *values, const real *in, const struct nm *w,

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-void ref_matrix_product(struct device *dev, real *c, const real *a, const real *b,
-                        const real *d, real alpha, real beta, size_t M, size_t N, size_t K)
+void ref_matrix_product(struct device *dev, real *c, const real *a, const real *b, size_t M,
+                        size_t N, size_t K)
 {
     (void)dev;
     for (size_t i = 0; i < M; i++) {
@@ -12,13 +12,13 @@ void ref_matrix_product(struct device *dev, real *c, const real *a, const real *
             real sum = 0;
             for (size_t k = 0; k < K; k++)
                 sum += a[i * K + k] * b[k * N + j];
-            c[i * N + j] = d ? alpha * sum + beta * d[i * N + j] : alpha * sum;
+            c[i * N + j] = sum;
         }
     }
 }
 
 void ref_matrix_square(struct device *dev, real *c, const real *a, const real *d, real alpha,
-                       real beta, size_t M, size_t K)
+                       real beta, real gamma, size_t M, size_t K)
 {
     (void)dev;
     for (size_t i = 0; i < M; i++) {
@@ -26,8 +26,21 @@ void ref_matrix_square(struct device *dev, real *c, const real *a, const real *d
             real sum = 0;
             for (size_t k = 0; k < K; k++)
                 sum += a[i * K + k] * a[j * K + k];
-            c[i * M + j] = d ? alpha * sum + beta * d[i * M + j] : alpha * sum;
-            c[j * M + i] = c[i * M + j];
+            sum = d ? alpha * sum + beta * d[i * M + j] : alpha * sum;
+            c[i * M + j] = c[j * M + i] = i == j ? sum + gamma : sum;
+        }
+    }
+}
+
+void ref_matrix_commute(struct device *dev, real *c, const real *a, const real *b, size_t M)
+{
+    (void)dev;
+    for (size_t i = 0; i < M; i++) {
+        for (size_t j = 0; j <= i; j++) {
+            real sum = 0;
+            for (size_t k = 0; k < M; k++)
+                sum += a[i * M + k] * b[k * M + j];
+            c[i * M + j] = c[j * M + i] = sum;
         }
     }
 }

@@ -105,10 +105,11 @@ void cpu_head_logits(struct device *dev, real *logits, const real *x, const real
 void cpu_adamw(struct device *dev, real *w, real *m, real *v, const real *g, size_t count,
                const struct adamw_args *args);
 double cpu_sum_squares(struct device *dev, const real *x, size_t count);
-void cpu_matrix_product(struct device *dev, real *c, const real *a, const real *b,
-                        const real *d, real alpha, real beta, size_t M, size_t N, size_t K);
+void cpu_matrix_product(struct device *dev, real *c, const real *a, const real *b, size_t M,
+                        size_t N, size_t K);
 void cpu_matrix_square(struct device *dev, real *c, const real *a, const real *d, real alpha,
-                       real beta, size_t M, size_t K);
+                       real beta, real gamma, size_t M, size_t K);
+void cpu_matrix_commute(struct device *dev, real *c, const real *a, const real *b, size_t M);
 void cpu_matrix_spread(struct device *dev, real *out, const real *values, const struct nm *w,
                        size_t dout, size_t din, real scale, int transposed);
 void cpu_matrix_collect(struct device *dev, real *values, const real *in, const struct nm *w,

@@ -95,6 +95,7 @@ static const struct ops cpu_ops = {
     .sum_squares = cpu_sum_squares,
     .matrix_product = cpu_matrix_product,
     .matrix_square = cpu_matrix_square,
+    .matrix_commute = cpu_matrix_commute,
     .matrix_spread = cpu_matrix_spread,
     .matrix_collect = cpu_matrix_collect,
     .tans_moments = cpu_tans_moments,

@@ -6,89 +6,111 @@
 #include <string.h>
 
 enum {
-    PRODUCT_TILE = 256, /* rows and columns of a tile of matrix_product */
-    SQUARE_TILE = 128,  /* and of matrix_square: half of a tile on the diagonal is waste */
-    SPREAD_ROWS = 64,   /* rows of W of a task of spread and collect */
+    PRODUCT_ROWS = 128, /* of a tile of matrix_product */
+    PRODUCT_COLUMNS = 512,
+    STRIP_ROWS = 64,  /* of a strip of a symmetric product */
+    SPREAD_ROWS = 64, /* rows of W of a task of spread and collect */
 };
 
 struct matrix_job {
+    const struct cpu_kernels *kernels;
     float *c;
-    const float *a, *b, *d; /* b: matrix_product only */
-    float alpha, beta;
-    size_t M, N, K, tiles; /* tiles of a row of tiles */
+    const float *a, *b, *d;
+    bool square; /* b is a^T */
+    float alpha, beta, gamma;
+    size_t M, N, K, tiles; /* tiles: of a row of tiles, or strips */
 };
-
-/* Rows [first, first + rows), columns [column, column + width) of c = alpha a b + beta d. */
-static void multiply_tile(const struct matrix_job *job, struct blas_matrix b, size_t first,
-                          size_t rows, size_t column, size_t width)
-{
-    const struct blas_matrix a = {.data = job->a + first * job->K, .stride = job->K};
-    float *c = job->c + first * job->N + column;
-    for (size_t i = 0; job->d && i < rows; i++)
-        memcpy(c + i * job->N, job->d + (first + i) * job->N + column, width * sizeof *c);
-    blas_scaled_product(c, job->N, a, b, rows, width, job->K, job->alpha,
-                        job->d ? job->beta : 0.0f);
-}
 
 static void product_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct matrix_job *job = context;
-    size_t first = task / job->tiles * PRODUCT_TILE, column = task % job->tiles * PRODUCT_TILE;
-    const struct blas_matrix b = {.data = job->b + column, .stride = job->N};
-    multiply_tile(job, b, first, cpu_min(PRODUCT_TILE, job->M - first), column,
-                  cpu_min(PRODUCT_TILE, job->N - column));
+    size_t row = task / job->tiles * PRODUCT_ROWS, column = task % job->tiles * PRODUCT_COLUMNS;
+    blas_product(job->c + row * job->N + column, job->N,
+                 (struct blas_matrix){.data = job->a + row * job->K, .stride = job->K},
+                 (struct blas_matrix){.data = job->b + column, .stride = job->N},
+                 cpu_min(PRODUCT_ROWS, job->M - row), cpu_min(PRODUCT_COLUMNS, job->N - column),
+                 job->K, false);
 }
 
-void cpu_matrix_product(struct device *dev, real *c, const real *a, const real *b,
-                        const real *d, real alpha, real beta, size_t M, size_t N, size_t K)
+void cpu_matrix_product(struct device *dev, real *c, const real *a, const real *b, size_t M,
+                        size_t N, size_t K)
 {
-    assert(c != a && c != b && c != d);
+    assert(c != a && c != b);
     struct matrix_job job = {.c = c,
                              .a = a,
                              .b = b,
-                             .d = d,
-                             .alpha = alpha,
-                             .beta = beta,
                              .M = M,
                              .N = N,
                              .K = K,
-                             .tiles = cpu_blocks(N, PRODUCT_TILE)};
-    pool_run(dev->pool, cpu_blocks(M, PRODUCT_TILE) * job.tiles, product_task, &job);
+                             .tiles = cpu_blocks(N, PRODUCT_COLUMNS)};
+    pool_run(dev->pool, cpu_blocks(M, PRODUCT_ROWS) * job.tiles, product_task, &job);
 }
 
-/* Tile of c at or below the diagonal; each entry (i, j), i > j, goes to (j, i) too. */
-static void square_task(void *context, size_t task, unsigned thread)
+/* Rows [first, first + rows) of a symmetric matrix to their mirror places. */
+static void mirror_strip(const struct matrix_job *job, size_t first, size_t rows)
+{
+    const size_t M = job->M;
+    float *c = job->c;
+    for (size_t j = 0; j < first; j += STRIP_ROWS)
+        job->kernels->transpose(c + j * M + first, M, c + first * M + j, M, rows, STRIP_ROWS);
+    for (size_t i = first; i < first + rows; i++)
+        for (size_t j = i + 1; j < first + rows; j++)
+            c[i * M + j] = c[j * M + i];
+}
+
+/* A strip of rows of a symmetric product, up to the diagonal, the longest strips first. */
+static void strip_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct matrix_job *job = context;
-    size_t first = task / job->tiles * SQUARE_TILE, column = task % job->tiles * SQUARE_TILE;
-    if (column > first)
-        return;
-    size_t rows = cpu_min(SQUARE_TILE, job->M - first);
-    size_t width = cpu_min(SQUARE_TILE, job->M - column);
+    const size_t M = job->M, first = (job->tiles - 1 - task) * STRIP_ROWS;
+    const size_t rows = cpu_min(STRIP_ROWS, M - first), width = first + rows;
+    const struct blas_matrix a = {.data = job->a + first * job->K, .stride = job->K};
     const struct blas_matrix b = {
-        .data = job->a + column * job->K, .stride = job->K, .turned = true};
-    multiply_tile(job, b, first, rows, column, width);
-    for (size_t j = column; j < column + width; j++)
-        for (size_t i = first > j ? first : j + 1; i < first + rows; i++)
-            job->c[j * job->M + i] = job->c[i * job->M + j];
+        .data = job->b, .stride = job->square ? job->K : M, .turned = job->square};
+    float *c = job->c + first * M;
+    blas_scaled_product(c, M, a, b, rows, width, job->K, job->alpha, 0.0f);
+    for (size_t i = 0; i < rows; i++) {
+        float *row = c + i * M;
+        if (job->d)
+            job->kernels->blend(row, row, job->d + (first + i) * M, 1.0f, job->beta, width);
+        row[first + i] += job->gamma;
+    }
+    mirror_strip(job, first, rows);
 }
 
 void cpu_matrix_square(struct device *dev, real *c, const real *a, const real *d, real alpha,
-                       real beta, size_t M, size_t K)
+                       real beta, real gamma, size_t M, size_t K)
 {
     assert(c != a && c != d);
-    struct matrix_job job = {.c = c,
+    struct matrix_job job = {.kernels = cpu_kernels_of(dev),
+                             .c = c,
                              .a = a,
+                             .b = a,
                              .d = d,
+                             .square = true,
                              .alpha = alpha,
                              .beta = beta,
+                             .gamma = gamma,
                              .M = M,
-                             .N = M,
                              .K = K,
-                             .tiles = cpu_blocks(M, SQUARE_TILE)};
-    pool_run(dev->pool, job.tiles * job.tiles, square_task, &job);
+                             .tiles = cpu_blocks(M, STRIP_ROWS)};
+    pool_run(dev->pool, job.tiles, strip_task, &job);
+}
+
+void cpu_matrix_commute(struct device *dev, real *c, const real *a, const real *b, size_t M)
+{
+    assert(c != a && c != b);
+    struct matrix_job job = {.kernels = cpu_kernels_of(dev),
+                             .c = c,
+                             .a = a,
+                             .b = b,
+                             .alpha = 1.0f,
+                             .M = M,
+                             .K = M,
+                             .tiles = cpu_blocks(M, STRIP_ROWS)};
+    pool_run(dev->pool, job.tiles, strip_task, &job);
 }
 
 struct spread_job {

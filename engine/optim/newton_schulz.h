@@ -15,7 +15,7 @@ extern const double newton_schulz_tans[NEWTON_SCHULZ_STEPS]
 extern const double newton_schulz_muon[NEWTON_SCHULZ_STEPS][3]; /* Jordan et al. 2024 */
 
 /* X (rows, cols), rows <= cols, Frobenius norm at most 1, is in scratch->x; returns the result,
- * which is in scratch->x or scratch->y, and makes the other one *spare (may be NULL). */
+ * which is in scratch->x or scratch->y, and makes the other one *spare. */
 real *newton_schulz(struct device *dev, const struct matrix_scratch *scratch,
                     const double coefficients[][3], size_t rows, size_t cols, real **spare);
 

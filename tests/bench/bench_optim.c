@@ -106,12 +106,13 @@ static void bench_newton_schulz(struct device *dev, size_t rows, size_t cols, si
                                            .b = mem_aligned(rows * rows, sizeof(real))};
     const struct philox key = {.seed = 1, .purpose = PHILOX_GENERATE};
     double times[ROUNDS_MAX];
+    real *spare = NULL;
     assert(scratch.x && scratch.y && scratch.a && scratch.b);
     for (size_t r = 0; r < rounds; r++) {
         for (size_t i = 0; i < rows * cols; i++)
             scratch.x[i] = (float)philox_normal(&key, i) * 1e-3f;
         double began = clock_monotonic_s();
-        newton_schulz(dev, &scratch, newton_schulz_tans, rows, cols, NULL);
+        newton_schulz(dev, &scratch, newton_schulz_tans, rows, cols, &spare);
         times[r] = clock_monotonic_s() - began;
     }
     const double m = (double)rows, n = (double)cols, time = median(times, rounds);

@@ -390,31 +390,32 @@ static void run_matrix(struct device *dev, const struct shape *s, struct results
 {
     size_t rows = s->rows, dim = s->dim, dout = s->dout;
     real *a = fixture_normal(rows * dim, 53), *b = fixture_normal(dim * dout, 54);
-    real *d = fixture_normal(rows * dout, 55), *c = act_poisoned(dev, rows, dout + CPU_PANEL);
+    real *c = act_poisoned(dev, rows, dout + CPU_PANEL);
     real *e = act_poisoned(dev, rows, rows + CPU_PANEL), *f = fixture_normal(dim * dim, 56);
-    dev->ops->matrix_product(dev, c, a, b, NULL, REAL(0.7), REAL(9.0), rows, dout, dim);
+    dev->ops->matrix_product(dev, c, a, b, rows, dout, dim);
     results_add(results, "matrix_product", c, rows * dout);
-    dev->ops->matrix_product(dev, c, a, b, d, REAL(0.7), REAL(-0.4), rows, dout, dim);
-    results_add(results, "matrix_product plus", c, rows * dout);
-    dev->ops->matrix_square(dev, e, a, NULL, REAL(1.5), REAL(9.0), rows, dim);
+    dev->ops->matrix_square(dev, e, a, NULL, REAL(1.5), REAL(9.0), REAL(0.3), rows, dim);
     results_add(results, "matrix_square", e, rows * rows);
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < i; j++)
             assert_memory_equal(&e[i * rows + j], &e[j * rows + i], sizeof *e);
-    /* c = B + A A^T with A as d; A is made symmetric first. */
-    dev->ops->matrix_square(dev, f, b, NULL, REAL(0.01), 0, dim, dout);
-    real *square = fixture_normal(dim * dim, 57), *back = fixture_normal(dim * dout, 58);
-    dev->ops->matrix_square(dev, square, f, f, REAL(-0.3), REAL(0.8), dim, dim);
+    /* Q = a I + b A + c A^2 with a symmetric A, and A Q, which commute. */
+    dev->ops->matrix_square(dev, f, b, NULL, REAL(0.01), 0, 0, dim, dout);
+    real *square = fixture_normal(dim * dim, 57), *both = fixture_normal(dim * dim, 58);
+    dev->ops->matrix_square(dev, square, f, f, REAL(-0.3), REAL(0.8), REAL(2.0), dim, dim);
     results_add(results, "matrix_square plus itself", square, dim * dim);
-    dev->ops->matrix_product(dev, back, f, b, b, REAL(0.2), REAL(0.5), dim, dout, dim);
-    plain_result(results, "matrix_product plus its operand", back, dim * dout);
+    dev->ops->matrix_commute(dev, both, f, square, dim);
+    results_add(results, "matrix_commute", both, dim * dim);
+    for (size_t i = 0; i < dim; i++)
+        for (size_t j = 0; j < i; j++)
+            assert_memory_equal(&both[i * dim + j], &both[j * dim + i], sizeof *both);
     mem_aligned_free(a);
     mem_aligned_free(b);
     mem_aligned_free(c);
-    mem_aligned_free(d);
     mem_aligned_free(e);
     mem_aligned_free(f);
     mem_aligned_free(square);
+    mem_aligned_free(both);
 }
 
 static void run_spread(struct device *dev, const struct shape *s, struct results *results)

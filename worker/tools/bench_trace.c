@@ -29,6 +29,7 @@ enum trace_op {
     TRACE_MOMENTS,
     TRACE_MATRIX_PRODUCT,
     TRACE_MATRIX_SQUARE,
+    TRACE_MATRIX_COMMUTE,
     TRACE_MATRIX_SPREAD,
     TRACE_MATRIX_STEP,
     TRACE_COUNT,
@@ -58,6 +59,7 @@ static const char *const names[TRACE_COUNT] = {
     [TRACE_MOMENTS] = "matrix_moments",
     [TRACE_MATRIX_PRODUCT] = "matrix_product",
     [TRACE_MATRIX_SQUARE] = "matrix_square",
+    [TRACE_MATRIX_COMMUTE] = "matrix_commute",
     [TRACE_MATRIX_SPREAD] = "matrix_spread",
     [TRACE_MATRIX_STEP] = "matrix_step",
 };
@@ -311,22 +313,29 @@ static double trace_sum_squares(struct device *dev, const real *x, size_t count)
 }
 
 static void trace_matrix_product(struct device *dev, real *c, const real *a, const real *b,
-                                 const real *d, real alpha, real beta, size_t M, size_t N,
-                                 size_t K)
+                                 size_t M, size_t N, size_t K)
 {
     double began = clock_monotonic_s();
-    inner(dev)->matrix_product(dev, c, a, b, d, alpha, beta, M, N, K);
+    inner(dev)->matrix_product(dev, c, a, b, M, N, K);
     note(dev, TRACE_MATRIX_PRODUCT, began, 2 * area(M, N) * (double)K,
-         area(M, K) + area(K, N) + (d ? 2 : 1) * area(M, N));
+         area(M, K) + area(K, N) + area(M, N));
 }
 
 static void trace_matrix_square(struct device *dev, real *c, const real *a, const real *d,
-                                real alpha, real beta, size_t M, size_t K)
+                                real alpha, real beta, real gamma, size_t M, size_t K)
 {
     double began = clock_monotonic_s();
-    inner(dev)->matrix_square(dev, c, a, d, alpha, beta, M, K);
+    inner(dev)->matrix_square(dev, c, a, d, alpha, beta, gamma, M, K);
     note(dev, TRACE_MATRIX_SQUARE, began, area(M, M + 1) * (double)K,
          area(M, K) + (d ? 2 : 1) * area(M, M));
+}
+
+static void trace_matrix_commute(struct device *dev, real *c, const real *a, const real *b,
+                                 size_t M)
+{
+    double began = clock_monotonic_s();
+    inner(dev)->matrix_commute(dev, c, a, b, M);
+    note(dev, TRACE_MATRIX_COMMUTE, began, area(M, M + 1) * (double)M, 3 * area(M, M));
 }
 
 static void note_spread(const struct device *dev, double began, const struct nm *w, size_t dout,
@@ -413,6 +422,7 @@ void bench_trace_begin(struct bench_trace *trace, struct device *dev)
     ops->sum_squares = trace_sum_squares;
     ops->matrix_product = trace_matrix_product;
     ops->matrix_square = trace_matrix_square;
+    ops->matrix_commute = trace_matrix_commute;
     ops->matrix_spread = trace_matrix_spread;
     ops->matrix_collect = trace_matrix_collect;
     ops->tans_moments = trace_tans_moments;
