@@ -368,10 +368,13 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
                               .weight_decay = config->weight_decay,
                               .grad_scale = 1,
                               .step = step,
-                              .branch_step = trainer_branch_step(config, step)};
+                              .branch_step = trainer_branch_step(config, step),
+                              .comm = trainer->comm};
     if (config->grad_clip > 0 && norm > config->grad_clip - CLIP_EPS)
         args.grad_scale = config->grad_clip / (norm + CLIP_EPS);
-    trainer->optim->optimizer->step(trainer->optim, model, &args);
+    rc = trainer->optim->optimizer->step(trainer->optim, model, &args, err);
+    if (rc != 0)
+        return rc;
     if (model->effective)
         latent_update(model, &latent);
     trainer->step = step;

@@ -27,11 +27,13 @@ void adamw_param(struct model *model, const struct param *param, const struct op
                     &op);
 }
 
-static void adamw_step(struct optim *optim, struct model *model, const struct optim_args *args)
+static int adamw_step(struct optim *optim, struct model *model, const struct optim_args *args,
+                      struct err *err)
 {
-    (void)optim;
+    (void)optim, (void)err;
     for (size_t i = 0; i < model->param_count; i++)
         adamw_param(model, &model->params[i], args, args->lr, args->eps);
+    return 0;
 }
 
 const struct optimizer optimizer_adamw = {.name = "adamw", .step = adamw_step};

@@ -10,6 +10,7 @@
  * its mask (ours: Muon is published for dense matrices). The second moment of target matrices
  * is not used. Embedding, head and norms: AdamW. */
 #include "engine/optim/newton_schulz.h"
+#include "engine/optim/share.h"
 #include <math.h>
 
 /* Jordan's: keeps a zero gradient from a division by zero. */
@@ -17,40 +18,41 @@ static const double MUON_EPS = 1e-7;
 /* Root mean square of AdamW's updates as Liu et al. measured it. */
 static const double ADAM_RMS = 0.2;
 
-static double muon_scale(enum scale_rule rule, const struct param *param)
+static double muon_scale(const struct optim_options *options, const struct param *param)
 {
     const double dout = (double)param->rows, din = (double)param->cols;
-    return rule == SCALE_RMS ? ADAM_RMS * sqrt(fmax(dout, din)) : sqrt(fmax(1, dout / din));
+    return options->scale == SCALE_RMS ? ADAM_RMS * sqrt(fmax(dout, din))
+                                       : sqrt(fmax(1, dout / din));
 }
 
 static void muon_param(struct optim *optim, struct model *model, const struct param *param,
-                       const struct optim_args *args)
+                       size_t target, const struct optim_args *args)
 {
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
-    const struct optim_options *options = &optim->options;
     real *u = optim->scratch.u;
     ops->muon_momentum(dev, u, model->moment1 + param->offset, model->grads + param->offset,
-                       param->count, options->momentum, (real)args->grad_scale);
+                       param->count, optim->options.momentum, (real)args->grad_scale);
+    if (!share_mine(args, target))
+        return;
     const double norm = sqrt(ops->sum_squares(dev, u, param->count));
     const real *o = orthogonal_entries(dev, &optim->scratch, newton_schulz_muon, param, u, norm,
                                        MUON_EPS, NULL);
-    const struct matrix_step_args step = {
-        .keep = (real)(1 - args->lr * args->weight_decay),
-        .step = (real)(args->lr * muon_scale(options->scale, param)),
-    };
-    ops->matrix_step(dev, model->weights + param->offset, o, NULL, param->count, &step);
+    share_apply(optim, model, param, args, muon_scale, o, NULL, 0, 0);
 }
 
-static void muon_step(struct optim *optim, struct model *model, const struct optim_args *args)
+static int muon_step(struct optim *optim, struct model *model, const struct optim_args *args,
+                     struct err *err)
 {
+    size_t target = 0;
     for (size_t i = 0; i < model->param_count; i++) {
         const struct param *param = &model->params[i];
         if (param->target)
-            muon_param(optim, model, param, args);
+            muon_param(optim, model, param, target++, args);
         else
             adamw_param(model, param, args, args->lr * optim->options.adam_lr_ratio, args->eps);
     }
+    return share_updates(optim, model, args, muon_scale, err);
 }
 
 const struct optimizer optimizer_muon = {.name = "muon", .matrices = true, .step = muon_step};

@@ -8,6 +8,7 @@
 #ifndef HEBB_ENGINE_OPTIM_H
 #define HEBB_ENGINE_OPTIM_H
 
+#include "engine/comm.h"
 #include "engine/model.h"
 
 enum rms_rule { RMS_POST_MASK, RMS_PRE_MASK, RMS_NONE };
@@ -36,6 +37,7 @@ struct optim_args {
     double grad_scale;   /* multiplies every gradient: clipping */
     size_t step;         /* 1-based, this update's number */
     size_t branch_step;  /* the same of an adapter's parameters; 0: they stay as they are */
+    struct comm *comm;   /* muon, tans: the ranks that share the matrices; NULL: none */
 };
 
 /* Dense matrices for the largest target, (rows, cols) with rows <= cols after transposing. */
@@ -58,8 +60,10 @@ struct optimizer {
     const char *name;
     bool matrices;  /* needs the matrix scratch */
     bool refreshes; /* keeps the age of every matrix's mask: model->refresh_age */
-    /* Updates all weights and moments; the gradients stay as they are. Allocates nothing. */
-    void (*step)(struct optim *optim, struct model *model, const struct optim_args *args);
+    /* Updates all weights and moments. The gradients stay as they are, but for those of targets
+     * where ranks share them (optim/share.h); only then it can fail. Allocates nothing. */
+    int (*step)(struct optim *optim, struct model *model, const struct optim_args *args,
+                struct err *err);
 };
 
 extern const struct optimizer optimizer_adamw;

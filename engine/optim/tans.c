@@ -14,6 +14,7 @@
  * active: the known weak point without it is that a new entry's |U| is several times the
  * others'. Embedding, head and norms: AdamW. */
 #include "engine/optim/newton_schulz.h"
+#include "engine/optim/share.h"
 #include <assert.h>
 #include <math.h>
 
@@ -42,7 +43,13 @@ static const real *tans_direction(struct optim *optim, struct model *model,
     return o;
 }
 
-static void tans_param(struct optim *optim, struct model *model, size_t index,
+static double tans_scale(const struct optim_options *options, const struct param *param)
+{
+    (void)options;
+    return sqrt((double)param->rows / (double)param->cols);
+}
+
+static void tans_param(struct optim *optim, struct model *model, size_t index, size_t target,
                        const struct optim_args *args)
 {
     struct device *dev = model->dev;
@@ -60,32 +67,30 @@ static void tans_param(struct optim *optim, struct model *model, size_t index,
                            model->ages ? model->ages + at : NULL, model->grads + at,
                            param->count, &moments);
     const double gamma = tans_gamma(&optim->options, model->refresh_age[index]);
-    const double scale = sqrt((double)param->rows / (double)param->cols);
+    if (model->refresh_age[index] < UINT32_MAX)
+        model->refresh_age[index]++;
+    if (!share_mine(args, target))
+        return;
     const real *o = NULL;
     double ratio = 0;
     if (gamma > 0)
         o = tans_direction(optim, model, param, args->eps, &ratio);
-    const struct matrix_step_args step = {
-        .keep = (real)(1 - args->lr * args->weight_decay),
-        .step = (real)(args->lr * scale),
-        .gamma = (real)gamma,
-        .ratio = (real)ratio,
-    };
-    dev->ops->matrix_step(dev, model->weights + at, optim->scratch.u, o, param->count, &step);
-    if (model->refresh_age[index] < UINT32_MAX)
-        model->refresh_age[index]++;
+    share_apply(optim, model, param, args, tans_scale, optim->scratch.u, o, gamma, ratio);
 }
 
-static void tans_step(struct optim *optim, struct model *model, const struct optim_args *args)
+static int tans_step(struct optim *optim, struct model *model, const struct optim_args *args,
+                     struct err *err)
 {
+    size_t target = 0;
     assert(model->refresh_age);
     for (size_t i = 0; i < model->param_count; i++) {
         if (model->params[i].target)
-            tans_param(optim, model, i, args);
+            tans_param(optim, model, i, target++, args);
         else
             adamw_param(model, &model->params[i], args, args->lr * optim->options.adam_lr_ratio,
                         optim->options.adam_eps);
     }
+    return share_updates(optim, model, args, tans_scale, err);
 }
 
 const struct optimizer optimizer_tans = {

@@ -43,7 +43,7 @@ static double step(struct optim *optim, struct model *model, size_t number)
     const struct optim_args args = {
         .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-5, .grad_scale = 1, .step = number};
     double began = clock_monotonic_s();
-    optim->optimizer->step(optim, model, &args);
+    optim->optimizer->step(optim, model, &args, NULL);
     return clock_monotonic_s() - began;
 }
 

@@ -200,7 +200,7 @@ static inline void optim_run_step(struct optim_run *run, size_t step)
 {
     optim_draw_gradients(run->model, step);
     run->args.step = step;
-    run->optim->optimizer->step(run->optim, run->model, &run->args);
+    run->optim->optimizer->step(run->optim, run->model, &run->args, NULL);
     if (run->refresher && step % run->every == 0 && step < run->steps)
         optim_change_masks(run, step / run->every);
 }

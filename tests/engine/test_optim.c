@@ -220,7 +220,7 @@ static void a_gradient_of_zero_changes_no_target(void **state)
         memcpy(before, model->weights, model->count * sizeof *before);
         const struct optim_args args = {
             .lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-5, .grad_scale = 1, .step = 1};
-        optim->optimizer->step(optim, model, &args);
+        optim->optimizer->step(optim, model, &args, NULL);
         for (size_t k = 0; k < model->count; k++)
             assert_true(before[k] >= model->weights[k] && before[k] <= model->weights[k]);
         free(before);

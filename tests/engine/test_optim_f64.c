@@ -140,7 +140,7 @@ static void a_mask_without_zeros_is_the_dense_optimizer(void **state)
         args.step = step;
         for (int k = 0; k < 2; k++) {
             optim_draw_gradients(pair.models[k], step);
-            pair.optims[k]->optimizer->step(pair.optims[k], pair.models[k], &args);
+            pair.optims[k]->optimizer->step(pair.optims[k], pair.models[k], &args, NULL);
         }
     }
     expect_equal(pair.models[0]->weights, pair.models[1]->weights, pair.models[0]->count);
@@ -182,7 +182,7 @@ static void a_sparse_step_is_the_dense_one_seen_through_the_mask(void **state)
                 spread(dense->grads + dense->params[t].offset, &sparse->params[t],
                        sparse->grads + sparse->params[t].offset);
         for (int k = 0; k < 2; k++)
-            pair.optims[k]->optimizer->step(pair.optims[k], pair.models[k], &args);
+            pair.optims[k]->optimizer->step(pair.optims[k], pair.models[k], &args, NULL);
         /* The dense update reaches the zeros; the mask takes it away again. */
         for (size_t t = 0; t < sparse->param_count; t++) {
             const struct param *param = &sparse->params[t];

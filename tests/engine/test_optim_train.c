@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "engine/checkpoint.h"
+#include "engine/philox.h"
 #include "engine/sparse/refresher.h"
 #include "proto/base/buf.h"
 #include "proto/base/fsx.h"
@@ -314,6 +315,63 @@ static void a_checkpoint_with_other_options_is_refused(void **state)
     assert_int_equal(fsx_remove_tree(folder, NULL), 0);
 }
 
+/* ---- matrices shared by the ranks ---- */
+
+enum { SHARED_STEPS = 4 };
+
+/* Steps of the optimizer alone, with gradients that depend on the step only. */
+static void *run_updates(void *context)
+{
+    struct rank *rank = context;
+    struct trainer *trainer = rank->trainer;
+    struct model *model = trainer->model;
+    for (size_t step = 1; step <= SHARED_STEPS; step++) {
+        const struct philox key = {
+            .seed = step, .purpose = PHILOX_GENERATE, .stream = (uint32_t)step};
+        const struct optim_args args = {.lr = 0.01,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .eps = 1e-5,
+                                        .weight_decay = 0.1,
+                                        .grad_scale = 0.5,
+                                        .step = step,
+                                        .comm = &rank->comm.comm};
+        for (size_t i = 0; i < model->count; i++)
+            model->grads[i] = (real)philox_normal(&key, i);
+        if (trainer->optim->optimizer->step(trainer->optim, model, &args, NULL) != 0)
+            return context;
+    }
+    return NULL;
+}
+
+static void matrices_shared_by_ranks_have_the_bits_of_one_rank(void **state)
+{
+    (void)state;
+    static const char *const OPTIMIZERS[] = {"muon", "tans"};
+    enum { SIZE = 3 };
+    for (size_t i = 0; i < 4; i++) {
+        struct world one, all;
+        pthread_t ids[SIZE];
+        void *failed = NULL;
+        const struct trainer_config config =
+            optim_config(OPTIMIZERS[i / 2], i % 2 ? "static" : "dense", 1, i % 2 ? 4 : 1);
+        struct trainer_config shared = config;
+        shared.batch = 12;
+        setup(&one, &config, 1, "cpu", 1);
+        setup(&all, &shared, SIZE, "cpu", 2);
+        assert_null(run_updates(&one.ranks[0]));
+        for (int r = 0; r < SIZE; r++)
+            assert_int_equal(pthread_create(&ids[r], NULL, run_updates, &all.ranks[r]), 0);
+        for (int r = 0; r < SIZE; r++) {
+            pthread_join(ids[r], &failed);
+            assert_null(failed);
+            expect_equal_models(only(&one)->model, all.ranks[r].trainer->model);
+        }
+        teardown(&one);
+        teardown(&all);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +379,7 @@ int main(void)
         cmocka_unit_test(fifty_steps_of_tans_with_a_mask_schedule_follow_pytorch),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(two_ranks_agree_on_every_bit),
+        cmocka_unit_test(matrices_shared_by_ranks_have_the_bits_of_one_rank),
         cmocka_unit_test(a_resumed_run_equals_the_uninterrupted_one),
         cmocka_unit_test(a_checkpoint_with_other_options_is_refused),
     };
