@@ -1,5 +1,6 @@
 /* The options of hebbd, and what is printed from them. */
 #include "daemon/config_private.h"
+#include "daemon/slurm.h"
 #include "proto/json/json.h"
 #include <stdio.h>
 #include <string.h>
@@ -62,6 +63,18 @@ const struct config_row config_rows[] = {
      "60", "from SIGTERM to SIGKILL"},
     {"hung_s", "--hung", "SECONDS", CONFIG_INT, AT(daemon.hung_s), 0, 20, 3, 86400, NULL, true,
      "20", "a rank without a heartbeat for so long is killed"},
+    {"slurm", "--slurm", "DIR", CONFIG_PATH, AT(daemon.slurm.commands), 0, 0, 0, 0, NULL, false,
+     "none: jobs cannot ask for it", "offers the launcher slurm; folder of sbatch, squeue, scancel and (if there is accounting) sacct"},
+    {"slurm_programs", "--slurm-programs", "DIR", CONFIG_TEXT, AT(daemon.slurm.programs), 0, 0, 0, 0, NULL, false,
+     "the paths of those here", "folder of hebb-shim and hebb-worker on the nodes of Slurm"},
+    {"slurm_allow", "--slurm-allow", "OPTION", CONFIG_LIST, AT(daemon.slurm.allowed), AT(daemon.slurm.allowed_count), 0, 3, 255, NULL, true,
+     "none", "option of sbatch that jobs may give; * and ? stand for any text (`--constraint=*`)"},
+    {"slurm_poll_ms", "--slurm-poll-ms", "N", CONFIG_INT, AT(daemon.slurm.poll_ms), 0, SLURM_POLL_MS, 100, 600000, NULL, true,
+     "5000", "how often squeue is asked while there are jobs in Slurm"},
+    {"slurm_grace_s", "--slurm-grace", "SECONDS", CONFIG_INT, AT(daemon.slurm.grace_s), 0, SLURM_GRACE_S, 1, 3600, NULL, true,
+     "60", "from the end of a batch job that left no exit.json to calling its attempt lost"},
+    {"slurm_warning_s", "--slurm-warning", "SECONDS", CONFIG_INT, AT(daemon.slurm.warning_s), 0, SLURM_WARNING_S, 10, 3600, NULL, true,
+     "120", "a job is told to save so long before its time limit"},
     {"log_level", "--log-level", "LEVEL", CONFIG_CHOICE, AT(log_level), 0, LOG_LEVEL_INFO, 0, 0, levels, true,
      "info", "debug, info, warn or error"},
     {"port_file", "--port-file", "FILE", CONFIG_TEXT, AT(port_file), 0, 0, 0, 0, NULL, false,

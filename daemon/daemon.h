@@ -18,6 +18,16 @@ struct loop;
 struct webhooks;
 struct retention;
 
+struct slurm_config {
+    char *commands; /* folder of sbatch, squeue, scancel, sacct; NULL: no launcher slurm */
+    char *programs; /* folder of hebb-shim and hebb-worker on the nodes; NULL: as here */
+    char **allowed; /* patterns of the options of sbatch that jobs may give */
+    size_t allowed_count;
+    int poll_ms;   /* between two calls of squeue */
+    int grace_s;   /* from a batch job's end without exit.json to "lost" */
+    int warning_s; /* before the end of its time a job is told to save */
+};
+
 /* docs/configuration.md says what each is; config_table.c has the rows. */
 struct daemon_config {
     char *state_dir;   /* STATE: /var/lib/hebb or $XDG_STATE_HOME/hebb */
@@ -33,7 +43,8 @@ struct daemon_config {
     bool local_token;     /* STATE/token is made and taken */
     char *worker_path;    /* hebb-worker, hebb-shim: beside hebbd unless configured */
     char *shim_path;
-    char *web_dir;   /* dashboard files */
+    char *web_dir; /* dashboard files */
+    struct slurm_config slurm;
     int cores, gpus; /* slots; 0 cores: of the machine */
     int memory_mb;   /* MiB that one job may need; 0: not looked at */
     int poll_ms;     /* event files and controls, default 200 */

@@ -1,6 +1,7 @@
 #include "daemon/jobs.h"
 #include "daemon/jobs_internal.h"
 #include "daemon/loop.h"
+#include "daemon/slurm.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/mem.h"
@@ -76,12 +77,15 @@ void jobs_complain(struct jobs *jobs, const char *id, const struct err *why)
 
 void jobs_end_processes(struct jobs *jobs, const char *id, int64_t attempt)
 {
-    char folder[FSX_PATH_MAX];
+    char folder[FSX_PATH_MAX] = "";
     struct launch launch = {.folder = folder, .attempt = attempt, .ranks = 1};
     struct err err;
     if (attempt > 0 && jobs_path(jobs, id, folder, sizeof folder, NULL) == 0 &&
         launcher_local.signal(&launch, LAUNCH_KILL, &err) != 0 && err.code != ERR_NOT_FOUND)
         log_warn("job %s: %s", id, err.text);
+    launch.slurm = jobs->slurm;
+    if (attempt > 0 && jobs->slurm != NULL && launch.folder[0] != '\0')
+        launcher_slurm.signal(&launch, LAUNCH_KILL, NULL); /* if it has a job there */
 }
 
 void jobs_fail_record(struct jobs *jobs, struct job_row *job, const struct err *why)
@@ -195,6 +199,8 @@ int jobs_create(struct jobs **out, struct daemon *daemon, struct err *err)
         code = fsx_mkdirs(path, 0700, err);
     if (code == 0)
         code = store_rebuild_pending(jobs->store, &jobs->rebuilding, err);
+    if (code == 0 && daemon->config.slurm.commands != NULL)
+        code = slurm_create(&jobs->slurm, &daemon->config.slurm, daemon->loop, err);
     if (code != 0) {
         jobs_destroy(jobs);
         return code;
@@ -212,6 +218,7 @@ void jobs_destroy(struct jobs *jobs)
         return;
     if (jobs->timer != 0)
         loop_remove_timer(jobs->daemon->loop, jobs->timer);
+    slurm_destroy(jobs->slurm);
     free(jobs->runs);
     free(jobs->made);
     free(jobs->ingest_buffer);
@@ -227,10 +234,13 @@ void jobs_set_listener(struct jobs *jobs, void (*fn)(void *context, const char *
 
 void jobs_reap(struct jobs *jobs)
 {
-    (void)jobs; /* the shims tell by lock and exit.json how they ended; here they only leave the
-                   process table */
-    while (waitpid(-1, NULL, WNOHANG) > 0)
-        ;
+    /* The shims tell by lock and exit.json how they ended; here they only leave the process
+     * table. */
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        if (jobs->slurm != NULL)
+            slurm_reaped(jobs->slurm, pid, status);
 }
 
 void jobs_after_commit(struct jobs *jobs, bool commit_ok)

@@ -1,6 +1,7 @@
 /* Admission: what the option tables cannot know. */
 #include "daemon/beneath.h"
 #include "daemon/jobs_internal.h"
+#include "daemon/slurm_script.h"
 #include "proto/msg/estimate.h"
 #include <math.h>
 #include <stdarg.h>
@@ -102,6 +103,9 @@ static void admit_paths(const struct jobs *jobs, const struct str_list *list, co
 
 void jobs_slots_needed(const struct job_spec *spec, int64_t *cores, int64_t *gpus)
 {
+    *cores = *gpus = 0;
+    if (strcmp(spec->resources.launcher, "slurm") == 0) /* its slots are Slurm's */
+        return;
     *cores = spec->resources.ranks * spec->resources.threads;
     *gpus = strcmp(spec->resources.device, "cuda") == 0 ? spec->resources.ranks : 0;
 }
@@ -111,7 +115,8 @@ void jobs_slots_needed(const struct job_spec *spec, int64_t *cores, int64_t *gpu
 static void admit_memory(const struct daemon_config *config, const struct job_spec *spec,
                          struct spec_faults *faults)
 {
-    if (faults->count > 0 || config->memory_mb == 0)
+    bool elsewhere = strcmp(spec->resources.launcher, "slurm") == 0;
+    if (faults->count > 0 || config->memory_mb == 0 || elsewhere)
         return;
     struct estimate estimate;
     estimate_job(spec, &estimate);
@@ -121,6 +126,23 @@ static void admit_memory(const struct daemon_config *config, const struct job_sp
         add_fault(faults, "/resources/ranks",
                   "%lld ranks need about %.0f MiB of memory; the daemon gives out %d",
                   (long long)spec->resources.ranks, needed_mb, config->memory_mb);
+}
+
+static void admit_slurm(const struct slurm_config *config, const struct job_spec *spec,
+                        struct spec_faults *faults)
+{
+    if (strcmp(spec->resources.launcher, "slurm") != 0)
+        return;
+    if (config->commands == NULL)
+        add_fault(faults, "/resources/launcher",
+                  "this daemon was started without Slurm (hebbd --slurm)");
+    for (size_t i = 0; i < spec->slurm.options.count; i++) {
+        char field[OPT_STRING_MAX];
+        const char *fault = slurm_option_fault(config, spec->slurm.options.items[i]);
+        snprintf(field, sizeof field, "/slurm/options/%zu", i);
+        if (fault != NULL)
+            add_fault(faults, field, "%s", fault);
+    }
 }
 
 void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faults *faults)
@@ -142,6 +164,7 @@ void jobs_admit(struct jobs *jobs, const struct job_spec *spec, struct spec_faul
     if (launcher_find(spec->resources.launcher) == NULL)
         add_fault(faults, "/resources/launcher", "'%s' is not a launcher of this daemon",
                   spec->resources.launcher);
+    admit_slurm(&config->slurm, spec, faults);
     admit_paths(jobs, &spec->model.init_from, "/model/init_from", faults);
     admit_paths(jobs, &spec->data.train, "/data/train", faults);
     admit_paths(jobs, &spec->data.validation, "/data/validation", faults);

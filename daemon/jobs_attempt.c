@@ -79,7 +79,8 @@ void jobs_launch_init(const struct jobs *jobs, const struct job_run *run, const 
                            .shim_path = jobs->daemon->config.shim_path,
                            .worker_path = jobs->daemon->config.worker_path,
                            .stop_grace_s = jobs->daemon->config.stop_grace_s,
-                           .hung_s = jobs->daemon->config.hung_s};
+                           .hung_s = jobs->daemon->config.hung_s,
+                           .slurm = jobs->slurm};
 }
 
 /* --- the end --- */
@@ -128,9 +129,8 @@ static void say(char out[STORE_TEXT_MAX], enum job_state next, enum job_event ev
                  next == JOB_PAUSED ? "paused" : "cancelled",
                  failed ? "; the attempt ended with: " : "", failed ? end->reason : "");
     else if (next == JOB_QUEUED)
-        snprintf(out, STORE_TEXT_MAX,
-                 "attempt %" PRId64 " was stopped from outside; its checkpoint is on disk",
-                 job->attempt);
+        snprintf(out, STORE_TEXT_MAX, "attempt %" PRId64 " was %s; its checkpoint is on disk",
+                 job->attempt, end->reason);
 }
 
 static const char stopped_from_outside[] = "stopped from outside";
@@ -150,7 +150,8 @@ static int judge_stop(struct jobs *jobs, const struct job_row *job, enum job_eve
                       struct shim_exit *end, struct err *err)
 {
     int stops = 0;
-    if (*event != EVENT_STOPPED || job->state == JOB_PAUSING || job->state == JOB_CANCELLING)
+    if (strcmp(end->reason, LAUNCH_TIME_IS_UP) == 0 || *event != EVENT_STOPPED ||
+        job->state == JOB_PAUSING || job->state == JOB_CANCELLING)
         return 0;
     int code = store_attempts(jobs->store, job->id, count_stops, &stops, err);
     if (stops >= JOBS_STOPS_MAX) {
@@ -270,7 +271,8 @@ int jobs_attempt_start(struct jobs *jobs, struct job_row *job, int64_t attempt, 
     int launched = jobs_control_write(jobs, job->id, "run", &why);
     if (launched == 0)
         launched = run->launcher->start(&launch, &why);
-    if (launched == ERR_NO_SPACE) /* not the job's fault: the intent stays */
+    if (launched == ERR_NO_SPACE || launched == ERR_CONFLICT)
+        /* not the job's fault: the intent stays */
         return err_set(err, launched, "%s", why.text);
     code = record_start(jobs, job, attempt, err);
     if (code == 0)
@@ -377,6 +379,25 @@ static int ended(struct jobs *jobs, struct job_row *job, struct job_run *run,
     return finish(jobs, job, run, &status->end, err);
 }
 
+/* What the launcher has to say of an attempt that waits or cannot be asked is the job's reason.
+ */
+static int keep_reason(struct jobs *jobs, struct job_row *job, const char *reason,
+                       struct err *err)
+{
+    char cut[STORE_TEXT_MAX];
+    snprintf(cut, sizeof cut, "%s", reason);
+    if (strcmp(cut, job->reason) == 0)
+        return 0;
+    int code = store_job_set_reason(jobs->store, job->id, cut, err);
+    if (code != 0)
+        return code;
+    if (cut[0] != '\0')
+        log_info("job %s: %s", job->id, cut);
+    memcpy(job->reason, cut, sizeof cut);
+    jobs_notify(jobs, job->id);
+    return 0;
+}
+
 int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
 {
     char folder[FSX_PATH_MAX];
@@ -391,6 +412,7 @@ int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
     if (code != 0)
         return code;
     jobs_launch_init(jobs, run, folder, job->attempt, &launch);
+    launch.stopping = job->state == JOB_PAUSING || job->state == JOB_CANCELLING;
     /* Status before events: what it wrote before it ended is then there to be read. */
     code = run->launcher->status(&launch, &status, err);
     if (code == 0)
@@ -400,6 +422,9 @@ int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
     if (status.state != LAUNCH_RUNNING)
         return caught_up ? ended(jobs, job, run, &launch, &status, err) : 0;
     watch_shim(job, run, &launch, status.beat);
+    code = keep_reason(jobs, job, status.reason, err);
+    if (code != 0)
+        return code;
     if (job->state == JOB_STARTING) {
         code = store_progress(jobs->store, job->id, &progress, err);
         if (code == 0 && progress.attempt == job->attempt)

@@ -48,6 +48,7 @@ struct job_run {
 struct jobs {
     struct daemon *daemon;
     struct store *store;
+    struct slurm *slurm; /* NULL: not configured */
     int timer;
     void (*listener)(void *context, const char *id);
     void *listener_context;

@@ -2,7 +2,8 @@
  * are given out.
  *
  * Order: priority, then first in first out. The head of the queue waits for its slots and
- * nothing overtakes it, so that no job starves behind smaller ones. */
+ * nothing overtakes it, so that no job starves behind smaller ones; but for those that take no
+ * slots here (Slurm's). */
 #include "daemon/jobs_internal.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -149,8 +150,11 @@ int jobs_schedule(struct jobs *jobs, struct err *err)
         }
         if ((code = store_jobs_slots(jobs->store, &cores, &gpus, err)) != 0)
             return code;
-        if (cores + job.cores > config->cores || gpus + job.gpus > config->gpus)
-            return 0;
+        if (cores + job.cores > config->cores || gpus + job.gpus > config->gpus) {
+            code = store_jobs_slotless(jobs->store, &job, &found, err);
+            if (code != 0 || !found)
+                return code;
+        }
         code = jobs_move(jobs, &job, EVENT_SCHEDULE, "", err);
         if (code == 0)
             code = store_intent_put(jobs->store, job.id, INTENT_START, job.attempt + 1, err);

@@ -1,8 +1,10 @@
 #include "daemon/launcher.h"
+#include "daemon/slurm.h"
 #include <string.h>
 
 static const struct launcher *const launchers[] = {
     &launcher_local,
+    &launcher_slurm,
 };
 
 const struct launcher *launcher_find(const char *name)

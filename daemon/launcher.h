@@ -7,6 +7,12 @@
 #include "proto/base/err.h"
 #include <stdint.h>
 
+struct slurm;
+
+/* exit.json's reason where the launcher itself ended the attempt's time: not a stop from
+ * outside. */
+#define LAUNCH_TIME_IS_UP "stopped by Slurm before its time was up"
+
 /* One attempt of a job. The launcher reads it and keeps nothing. */
 struct launch {
     const char *folder; /* of the job, absolute */
@@ -14,6 +20,8 @@ struct launch {
     int64_t ranks;
     const char *shim_path, *worker_path;
     int stop_grace_s, hung_s; /* the shim's --grace and --hung; 0: its defaults */
+    bool stopping;            /* the job is to stop: pausing or cancelling */
+    struct slurm *slurm;      /* of the launcher slurm; NULL: the daemon has none */
 };
 
 enum launch_state {
@@ -28,7 +36,9 @@ struct launch_status {
                      wait */
     int64_t beat; /* LAUNCH_RUNNING: changes at least every second while whoever looks after the
                      attempt (the shim) does its work; 0: this launcher cannot tell */
-    struct shim_exit end; /* LAUNCH_EXITED: exit.json; LAUNCH_LOST: code 1 and a reason */
+    char reason[ERR_TEXT_MAX]; /* LAUNCH_RUNNING: what a user should know, such as why it waits
+                                */
+    struct shim_exit end;      /* LAUNCH_EXITED: exit.json; LAUNCH_LOST: code 1 and a reason */
 };
 
 enum launch_signal {

@@ -87,6 +87,9 @@ int store_job_spec(struct store *store, const char *id, struct buf *out, struct 
 /* State change; refuses (ERR_CONFLICT) to leave a final state. Writes an audit event. */
 int store_job_set_state(struct store *store, const char *id, enum job_state state,
                         const char *reason, struct err *err);
+/* The reason alone, while the state stays. Writes no audit event. */
+int store_job_set_reason(struct store *store, const char *id, const char *reason,
+                         struct err *err);
 int store_job_update(struct store *store, const struct job_row *job,
                      struct err *err); /* attempt, failures, retry_at, stamps */
 
@@ -119,6 +122,8 @@ int store_jobs_head(struct store *store, struct job_row *out, bool *found, struc
 int store_jobs_quarantine(struct store *store,
                           int (*each)(void *context, const char *id, int64_t attempt),
                           void *context, struct err *err);
+/* The next of the queue that takes no slots. */
+int store_jobs_slotless(struct store *store, struct job_row *out, bool *found, struct err *err);
 int store_jobs_slots(struct store *store, int64_t *cores, int64_t *gpus,
                      struct err *err); /* in use */
 int store_jobs_count(struct store *store, int64_t counts[JOB_STATES], struct err *err);

@@ -205,6 +205,20 @@ int store_job_set_state(struct store *store, const char *id, enum job_state stat
     return store_audit(store, id, "state", detail, err);
 }
 
+int store_job_set_reason(struct store *store, const char *id, const char *reason,
+                         struct err *err)
+{
+    struct query query;
+    int code = query_write(&query, store, &store->state,
+                           "UPDATE jobs SET reason=?, updated_ms=? WHERE id=?", err);
+    if (code != 0)
+        return code;
+    query_text(&query, reason);
+    query_int(&query, clock_wall_ms());
+    query_text(&query, id);
+    return query_run(&query, NULL, err);
+}
+
 int store_job_update(struct store *store, const struct job_row *job, struct err *err)
 {
     struct query query;
@@ -314,15 +328,12 @@ int store_jobs_due(struct store *store, int64_t now_ms, int64_t wait_max_ms,
     return each_row(&query, each, context, err);
 }
 
-int store_jobs_head(struct store *store, struct job_row *out, bool *found, struct err *err)
+static int next_queued(struct store *store, const char *sql, struct job_row *out, bool *found,
+                       struct err *err)
 {
     struct query query;
     *found = false;
-    int code =
-        query_read(&query, store, &store->state,
-                   "SELECT " JOB_COLUMNS
-                   " FROM jobs WHERE state = 'queued' ORDER BY priority DESC, row LIMIT 1",
-                   err);
+    int code = query_read(&query, store, &store->state, sql, err);
     if (code == 0)
         code = query_next(&query, found, err);
     if (code == 0 && *found) {
@@ -330,6 +341,23 @@ int store_jobs_head(struct store *store, struct job_row *out, bool *found, struc
         query_end(&query);
     }
     return code;
+}
+
+int store_jobs_head(struct store *store, struct job_row *out, bool *found, struct err *err)
+{
+    return next_queued(store,
+                       "SELECT " JOB_COLUMNS
+                       " FROM jobs WHERE state = 'queued' ORDER BY priority DESC, row LIMIT 1",
+                       out, found, err);
+}
+
+int store_jobs_slotless(struct store *store, struct job_row *out, bool *found, struct err *err)
+{
+    return next_queued(store,
+                       "SELECT " JOB_COLUMNS
+                       " FROM jobs WHERE state = 'queued' AND cores = 0 AND gpus = 0"
+                       " ORDER BY priority DESC, row LIMIT 1",
+                       out, found, err);
 }
 
 static int quarantine_one(struct store *store, const char *id, const char *was, struct err *err)

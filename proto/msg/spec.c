@@ -27,6 +27,7 @@ void spec_release(struct job_spec *spec)
     list_release(&spec->model.init_from);
     list_release(&spec->data.train);
     list_release(&spec->data.validation);
+    list_release(&spec->slurm.options);
     spec_init(spec);
 }
 

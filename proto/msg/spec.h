@@ -112,11 +112,18 @@ struct job_spec {
         int64_t compare_every; /* 100 steps; 0: off */
     } guard;
     struct {
-        char launcher[OPT_STRING_MAX]; /* local */
+        char launcher[OPT_STRING_MAX]; /* local | slurm */
         char device[OPT_STRING_MAX];   /* auto | cpu | cuda */
         int64_t ranks;                 /* 1 */
         int64_t threads;               /* 1, per rank */
     } resources;
+    struct { /* of the launcher slurm */
+        char partition[OPT_STRING_MAX], account[OPT_STRING_MAX], qos[OPT_STRING_MAX]; /* "" */
+        int64_t nodes, ranks_per_node; /* 1, ranks / nodes */
+        int64_t gpus_per_rank;         /* cuda: 1, else 0 */
+        int64_t time_limit_minutes;    /* 0: the partition's */
+        struct str_list options;       /* [] */
+    } slurm;
     struct {
         int64_t max;      /* 3 retries after failures */
         double backoff_s; /* 5; doubles per retry, at most 300 s */

@@ -44,5 +44,6 @@ bool spec_row_applies(const struct job_spec *spec, const struct opt *row);
 /* Fills presets and computed defaults, then checks combinations of values. */
 void spec_complete(struct spec_draft *draft);
 void spec_check(struct spec_draft *draft);
+void spec_check_slurm(struct spec_draft *draft);
 
 #endif

@@ -150,6 +150,12 @@ void spec_complete(struct spec_draft *draft)
     if (!spec_given(draft, "/train/context")) {
         spec->train.context = spec->model.context;
     }
+    if (!spec_given(draft, "/slurm/ranks_per_node")) {
+        spec->slurm.ranks_per_node = spec->resources.ranks / spec->slurm.nodes;
+    }
+    if (!spec_given(draft, "/slurm/gpus_per_rank")) {
+        spec->slurm.gpus_per_rank = spec_is(spec->resources.device, "cuda") ? 1 : 0;
+    }
     if (spec->train.micro_batch == 0 && spec->train.batch % spec->resources.ranks == 0) {
         spec->train.micro_batch =
             choose_micro_batch(spec->train.batch / spec->resources.ranks, spec->train.context);
@@ -245,11 +251,12 @@ static void check_owners(struct spec_draft *draft)
     for (size_t i = 0; i < count; i++) {
         const char *owner = spec_owner(draft->spec, &rows[i]);
         bool method = strncmp(rows[i].path, "/sparsity/", 10) == 0;
-        const char *selector = method                                     ? "/sparsity/method"
-                               : strncmp(rows[i].path, "/model/", 7) == 0 ? "/model/widen"
-                               : strncmp(rows[i].path, "/optimizer/", 11) == 0
-                                   ? "/optimizer/name"
-                                   : "/adapter/name";
+        const char *selector =
+            method                                          ? "/sparsity/method"
+            : strncmp(rows[i].path, "/model/", 7) == 0      ? "/model/widen"
+            : strncmp(rows[i].path, "/slurm/", 7) == 0      ? "/resources/launcher"
+            : strncmp(rows[i].path, "/optimizer/", 11) == 0 ? "/optimizer/name"
+                                                            : "/adapter/name";
         if (!draft->given[i] || spec_row_applies(draft->spec, &rows[i]) ||
             !SOUND(draft, selector)) {
             continue;
@@ -436,4 +443,5 @@ void spec_check(struct spec_draft *draft)
     check_adapter(draft);
     check_optimizer(draft);
     check_train(draft);
+    spec_check_slurm(draft);
 }

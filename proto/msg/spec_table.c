@@ -19,7 +19,8 @@ static const char *const spec_adapters[] = {"none", "lora", "comolora", NULL};
 static const char *const spec_optimizers[] = {"adamw", "muon", "tans", NULL};
 static const char *const spec_scales[] = {"rms", "spectral", NULL};
 static const char *const spec_rms[] = {"post-mask", "pre-mask", "none", NULL};
-static const char *const spec_launchers[] = {"local", NULL};
+static const char *const spec_launchers[] = {"local", "slurm", NULL};
+static const char *const spec_slurm[] = {"slurm", NULL};
 static const char *const spec_devices[] = {"auto", "cpu", "cuda", NULL};
 
 /* Methods that change their masks while training. */
@@ -209,11 +210,25 @@ static const struct opt spec_rows[] = {
      "Steps between comparisons of weights, masks and optimizer state over the ranks, by hash; differences are repaired. 0: only before checkpoints.", NULL},
 
     {"/resources/launcher", OPT_ENUM, AT(resources.launcher), "\"local\"", 0, 0, spec_launchers, "",
-     "local: on the daemon's machine.", NULL},
+     "local: on the daemon's machine; slurm: as a batch job of the Slurm cluster that the daemon's administrator set up.", NULL},
     {"/resources/device", OPT_ENUM, AT(resources.device), "\"auto\"", 0, 0, spec_devices, "",
      "auto: the best device that build and machine have.", NULL},
     {"/resources/ranks", OPT_INT, AT(resources.ranks), "1", 1, 4096, NULL, "ranks", "MPI processes, data parallel.", NULL},
     {"/resources/threads", OPT_INT, AT(resources.threads), "1", 1, 256, NULL, "threads", "Threads of each rank.", NULL},
+
+    {"/slurm/partition", OPT_STRING, AT(slurm.partition), "\"\"", 0, 64, NULL, "", "Partition, or several with commas; empty: Slurm's default.",
+     spec_slurm},
+    {"/slurm/account", OPT_STRING, AT(slurm.account), "\"\"", 0, 64, NULL, "", "Account that pays; empty: the user's default.", spec_slurm},
+    {"/slurm/qos", OPT_STRING, AT(slurm.qos), "\"\"", 0, 64, NULL, "", "Quality of service; empty: the default.", spec_slurm},
+    {"/slurm/nodes", OPT_INT, AT(slurm.nodes), "1", 1, 4096, NULL, "nodes", "Nodes; divides resources.ranks.", spec_slurm},
+    {"/slurm/ranks_per_node", OPT_INT, AT(slurm.ranks_per_node), "", 1, 4096, NULL, "ranks",
+     "Ranks on each node. Default: resources.ranks / nodes, which it must be.", spec_slurm},
+    {"/slurm/gpus_per_rank", OPT_INT, AT(slurm.gpus_per_rank), "", 0, 16, NULL, "GPUs",
+     "GPUs to ask for, per rank. Default: 1 for the device cuda, else 0.", spec_slurm},
+    {"/slurm/time_limit_minutes", OPT_INT, AT(slurm.time_limit_minutes), "0", 0, 525600, NULL, "minutes",
+     "Time of one attempt: before it is over the job saves, and it queues again for the next one. 0: the partition's.", spec_slurm},
+    {"/slurm/options", OPT_STRINGS, AT(slurm.options), "[]", 0, 16, NULL, "",
+     "Further options of sbatch, such as --constraint=ib, as far as the administrator allows them.", spec_slurm},
 
     {"/restart/max", OPT_INT, AT(restart.max), "3", 0, 1000, NULL, "retries", "Retries after failures that a retry may cure.", NULL},
     {"/restart/backoff_s", OPT_REAL, AT(restart.backoff_s), "5", 0, 300, NULL, "seconds",
@@ -258,7 +273,7 @@ size_t spec_row(const char *path)
 const char *spec_owner(const struct job_spec *spec, const struct opt *row)
 {
     static const char sparsity[] = "/sparsity/", optimizer[] = "/optimizer/",
-                      adapter[] = "/adapter/", widen[] = "/model/widen_";
+                      adapter[] = "/adapter/", widen[] = "/model/widen_", slurm[] = "/slurm/";
     if (strncmp(row->path, sparsity, sizeof(sparsity) - 1) == 0) {
         return spec->sparsity.method;
     }
@@ -270,6 +285,9 @@ const char *spec_owner(const struct job_spec *spec, const struct opt *row)
     }
     if (strncmp(row->path, widen, sizeof(widen) - 1) == 0) {
         return spec->model.widen;
+    }
+    if (strncmp(row->path, slurm, sizeof(slurm) - 1) == 0) {
+        return spec->resources.launcher;
     }
     return NULL;
 }
