@@ -204,6 +204,7 @@ struct device {
 /* What the largest call of a run will need; device_reserve allocates for it. */
 struct device_limits {
     size_t rows, dim_max, vocab, context, heads, head_dim;
+    size_t nm_values;       /* nm_count of the largest N:M matrix; 0: there is none */
 };
 
 /* One row per device: "ref", "cpu". ERR_UNSUPPORTED for a device that this build does not have,

@@ -37,6 +37,7 @@ static inline size_t cpu_lanes(size_t rows, size_t p)
 /* Bytes of scratch that the ops need; SIZE_MAX on overflow. */
 size_t cpu_head_scratch(size_t vocab, size_t dim);
 size_t cpu_attention_scratch(size_t context, size_t head_dim, unsigned threads);
+size_t cpu_nm_scratch(size_t values);
 
 /* Part of dw += dy^T x with a dense dw: rows [first, last) of the column tiles
  * [first_tile, last_tile) of CPU_PANEL columns each; panels in ascending order. */

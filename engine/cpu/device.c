@@ -57,9 +57,15 @@ static void cpu_close(struct device *dev) { free(dev->private_data); }
 /* Ops do not overlap in time and share one scratch: the largest need counts. */
 static size_t cpu_scratch_bytes(const struct device_limits *limits, unsigned threads)
 {
-    size_t head = cpu_head_scratch(limits->vocab, limits->dim_max);
-    size_t attention = cpu_attention_scratch(limits->context, limits->head_dim, threads);
-    return head > attention ? head : attention;
+    size_t needs[] = {
+        cpu_head_scratch(limits->vocab, limits->dim_max),
+        cpu_attention_scratch(limits->context, limits->head_dim, threads),
+        cpu_nm_scratch(limits->nm_values),
+    };
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
+        most = needs[i] > most ? needs[i] : most;
+    return most;
 }
 
 static const struct ops cpu_ops = {

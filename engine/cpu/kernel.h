@@ -13,6 +13,8 @@
 enum {
     CPU_PANEL = 64, /* tokens of a panel */
     CPU_BLOCK = 64, /* features of a panel that are kept in the first-level cache: 16 KiB */
+    CPU_STRIP = 4,  /* blocks of columns of a strip */
+    CPU_LINK_MASK = CPU_BLOCK - 1, /* the bits of a link's byte that are its feature */
     CPU_BLOCK_BYTES = CPU_PANEL * (int)sizeof(float),
     CPU_TILE = CPU_PANEL * CPU_PANEL, /* floats of a square tile */
 };
@@ -20,15 +22,34 @@ enum {
 _Static_assert(sizeof(real) == sizeof(float), "the cpu device is written for float");
 
 /* An N:M matrix as the kernels see it. Columns are cut into blocks of `block` (a multiple of m,
- * at most CPU_BLOCK), rows into blocks of CPU_BLOCK; the last block of each may be shorter. */
+ * at most CPU_BLOCK) and strips of CPU_STRIP blocks, rows into blocks of CPU_BLOCK; the last of
+ * each may be shorter. A link is an active weight: one byte says where its lanes are. */
 struct cpu_nm {
-    const float *values;      /* (dout, kept) */
-    const uint16_t *forward;  /* (dout, kept): byte offset of the column's lanes in its block */
-    const uint16_t *backward; /* per row block, column by column: row in the block << 8 | place
-                               * of the value in its group */
-    const uint8_t *counts;    /* (row blocks, din): links of each column in the row block */
+    const float *values; /* (dout, kept) */
+    const uint8_t
+        *forward; /* per block of columns (dout, links of a row): column in the block */
+    const uint8_t *backward; /* per block of rows and strip, column by column in the order of
+                              * `columns`, rows ascending: row in the block; in the two high
+                              * bits, if n <= 4, which value of its group */
+    const uint8_t *columns;  /* (row blocks, din): a strip's columns, those with most links in
+                              * the  row block first: column in the strip */
+    const uint8_t *counts;   /* (row blocks, din): the links of columns[.] in the row block */
     size_t dout, din, kept, n, m, block;
 };
+
+/* `blocks` blocks of columns from `block` on, cut off at din. */
+struct cpu_nm_span {
+    size_t column, columns; /* first column, and how many */
+    size_t start, count;    /* the same of the row's values */
+};
+
+static inline struct cpu_nm_span cpu_nm_span(const struct cpu_nm *w, size_t block,
+                                             size_t blocks)
+{
+    size_t column = block * w->block, end = (block + blocks) * w->block;
+    size_t columns = (end < w->din ? end : w->din) - column;
+    return (struct cpu_nm_span){column, columns, column / w->m * w->n, columns / w->m * w->n};
+}
 
 struct cpu_kernels {
     const char *isa;
@@ -43,13 +64,10 @@ struct cpu_kernels {
      * [first, last) of y = x W^T; block 0 overwrites, the others add. */
     void (*nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
                        size_t block, size_t first, size_t last);
-    /* The values of row block `block`, groups [first, last), in the order of w->backward. */
-    void (*nm_gather)(const struct cpu_nm *w, float *values, size_t block, size_t first,
-                      size_t last);
-    /* Columns of the groups [first, last) of dx += dy W, or = if fresh. values: gathered. */
+    /* Columns of one strip of dx += dy W, or = if fresh. values: of this row block and strip,
+     * in the order of w->backward. */
     void (*nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy, const float *next,
-                          const float *values, size_t block, size_t first, size_t last,
-                          bool fresh);
+                          const float *values, size_t block, size_t strip, bool fresh);
     /* Rows [first, last) of dvalues += dy^T x. */
     void (*nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
                           const float *x, const float *next, size_t block, size_t first,

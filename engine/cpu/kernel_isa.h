@@ -40,11 +40,9 @@ void KERNEL(transpose)(float *out, size_t ldo, const float *in, size_t ldi, size
                        size_t columns);
 void KERNEL(nm_forward)(const struct cpu_nm *w, float *y, const float *x, const float *next,
                         size_t block, size_t first, size_t last);
-void KERNEL(nm_gather)(const struct cpu_nm *w, float *values, size_t block, size_t first,
-                       size_t last);
 void KERNEL(nm_backward_x)(const struct cpu_nm *w, float *dx, const float *dy,
-                           const float *next, const float *values, size_t block, size_t first,
-                           size_t last, bool fresh);
+                           const float *next, const float *values, size_t block, size_t strip,
+                           bool fresh);
 void KERNEL(nm_backward_w)(const struct cpu_nm *w, float *dvalues, const float *dy,
                            const float *x, const float *next, size_t block, size_t first,
                            size_t last);

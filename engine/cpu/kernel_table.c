@@ -6,7 +6,6 @@ const struct cpu_kernels KERNEL(kernels) = {
     .transpose = KERNEL(transpose),
     .dot = KERNEL(dot),
     .nm_forward = KERNEL(nm_forward),
-    .nm_gather = KERNEL(nm_gather),
     .nm_backward_x = KERNEL(nm_backward_x),
     .nm_backward_w = KERNEL(nm_backward_w),
     .add = KERNEL(add),

@@ -3,11 +3,14 @@
  * tile of the weights and takes the panels in order. */
 #include "engine/cpu/blas.h"
 #include "engine/cpu/pack.h"
+#include "proto/base/mem.h"
+#include <assert.h>
 
 enum {
     STRIP = 256,     /* rows of y or columns of dx of a task: 64 KiB of a panel */
     TILE_ROWS = 256, /* rows of a tile of weights: 64 KiB with CPU_PANEL columns */
     GROUP = 4,       /* panels of a task of an N:M product */
+    SPANS = 2,       /* blocks of columns of a task of an N:M gradient */
     TILES = 4,       /* tiles of a task of the dense gradient */
 };
 
@@ -17,6 +20,7 @@ struct product_job {
     struct cpu_nm nm;
     float *out;
     const float *in, *w; /* w: dense only */
+    float *values;       /* N:M dX only: in the order of the columns */
     size_t from, to, panels, strips;
     bool accumulate;
 };
@@ -68,23 +72,36 @@ void cpu_nm_forward(struct device *dev, real *y, const real *x, const struct nm 
     pool_run(dev->pool, cpu_blocks(job.panels, GROUP) * job.strips, nm_forward_task, &job);
 }
 
+size_t cpu_nm_scratch(size_t values)
+{
+    size_t bytes;
+    return size_mul(&bytes, values, sizeof(float)) ? bytes : SIZE_MAX;
+}
+
+/* One block of rows of one strip. */
+static void nm_values_task(void *context, size_t task, unsigned thread)
+{
+    (void)thread;
+    const struct product_job *job = context;
+    cpu_pack_values(&job->nm, job->values, task / job->strips, task % job->strips);
+}
+
 static void nm_backward_x_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct product_job *job = context;
-    size_t groups = STRIP / job->nm.m, first = task % job->strips * groups;
-    size_t last = cpu_min(first + groups, job->to / job->nm.m);
+    size_t strip = task % job->strips;
     size_t from = task / job->strips * GROUP, end = cpu_min(from + GROUP, job->panels);
-    float values[STRIP * CPU_BLOCK] __attribute__((aligned(64)));
     for (size_t block = 0; block < cpu_blocks(job->from, CPU_BLOCK); block++) {
-        job->kernels->nm_gather(&job->nm, values, block, first, last);
+        const float *values = job->values + cpu_pack_start(&job->nm, block, strip);
         for (size_t p = from; p < end; p++)
             job->kernels->nm_backward_x(&job->nm, panel_out(job, p), panel_in(job, p),
                                         walk_next(job, p, block, CPU_BLOCK), values, block,
-                                        first, last, block == 0 && !job->accumulate);
+                                        strip, block == 0 && !job->accumulate);
     }
 }
 
+/* The values are brought into the order of the columns first, once for all panels. */
 void cpu_nm_backward_x(struct device *dev, real *dx, const real *dy, const struct nm *w,
                        size_t rows, int accumulate)
 {
@@ -92,11 +109,14 @@ void cpu_nm_backward_x(struct device *dev, real *dx, const real *dy, const struc
                               .nm = cpu_pack_view(w),
                               .out = dx,
                               .in = dy,
+                              .values = dev->scratch,
                               .from = w->dout,
                               .to = w->din,
                               .panels = cpu_panels(rows),
-                              .strips = cpu_blocks(nm_groups(w), STRIP / w->m),
                               .accumulate = accumulate};
+    assert(dev->scratch_bytes >= nm_count(w) * sizeof(float) && "device_reserve: nm_values");
+    job.strips = cpu_pack_strips(&job.nm);
+    pool_run(dev->pool, cpu_blocks(w->dout, CPU_BLOCK) * job.strips, nm_values_task, &job);
     pool_run(dev->pool, cpu_blocks(job.panels, GROUP) * job.strips, nm_backward_x_task, &job);
 }
 
@@ -108,18 +128,25 @@ struct gradient_job {
     size_t panels, strips; /* strips of TILE_ROWS rows */
 };
 
+/* Some blocks of columns of a strip of rows, panel by panel: the strip's part of a panel of dy
+ * stays in the second-level cache for those blocks. */
 static void nm_backward_w_task(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     const struct gradient_job *job = context;
-    size_t block = task / job->strips, first = task % job->strips * TILE_ROWS;
-    size_t panel = job->nm.din * CPU_PANEL;
+    const struct cpu_nm *nm = &job->nm;
+    size_t row = task % job->strips * TILE_ROWS, end = cpu_min(row + TILE_ROWS, nm->dout);
+    size_t first = task / job->strips * SPANS;
+    size_t last = cpu_min(first + SPANS, cpu_blocks(nm->din, nm->block));
     for (size_t p = 0; p < job->panels; p++) {
-        const float *x = job->x + p * panel, *next = p + 1 < job->panels ? x + panel : job->x;
-        job->kernels->nm_backward_w(&job->nm, job->dvalues,
-                                    job->dy + p * job->nm.dout * CPU_PANEL, x,
-                                    next + block * job->nm.block * CPU_PANEL, block, first,
-                                    cpu_min(first + TILE_ROWS, job->nm.dout));
+        const float *x = job->x + p * nm->din * CPU_PANEL;
+        for (size_t block = first; block < last; block++) {
+            bool turn = block + 1 == last && p + 1 < job->panels;
+            const float *next = turn ? x + (nm->din + first * nm->block) * CPU_PANEL
+                                     : x + cpu_min(block + 1, last - 1) * nm->block * CPU_PANEL;
+            job->kernels->nm_backward_w(nm, job->dvalues, job->dy + p * nm->dout * CPU_PANEL, x,
+                                        next, block, row, end);
+        }
     }
 }
 
@@ -133,8 +160,8 @@ void cpu_nm_backward_w(struct device *dev, real *dvalues, const real *dy, const 
                                .x = x,
                                .panels = cpu_panels(rows),
                                .strips = cpu_blocks(w->dout, TILE_ROWS)};
-    pool_run(dev->pool, cpu_blocks(w->din, job.nm.block) * job.strips, nm_backward_w_task,
-             &job);
+    pool_run(dev->pool, cpu_blocks(w->din, SPANS * job.nm.block) * job.strips,
+             nm_backward_w_task, &job);
 }
 
 static void dense_forward_task(void *context, size_t task, unsigned thread)

@@ -10,7 +10,8 @@
 #include <string.h>
 
 static const struct device_limits limits = {
-    .rows = 512, .dim_max = 256, .vocab = 1000, .context = 256, .heads = 4, .head_dim = 32};
+    .rows = 512, .dim_max = 256, .vocab = 1000, .context = 256, .heads = 4, .head_dim = 32,
+    .nm_values = 1000};
 
 static void unknown_devices_are_refused_by_name(void **state)
 {
@@ -67,8 +68,10 @@ static void sizes_that_overflow_are_an_error(void **state)
 {
     (void)state;
     static const char *const names[] = {"ref", "cpu"};
-    struct device_limits huge = limits;
+    struct device_limits huge = limits, wide = limits;
     huge.vocab = SIZE_MAX / 2;
+    wide.nm_values = SIZE_MAX / 2;
+    assert_int_equal(device_scratch_bytes("cpu", &wide, 1), SIZE_MAX);
     for (size_t i = 0; i < 2; i++) {
         struct device *dev = NULL;
         struct err err;

@@ -599,7 +599,8 @@ static struct case_list cases_create(void)
 static struct device *device_open(const char *name, struct pool *pool)
 {
     static const struct device_limits limits = {
-        .rows = 300, .dim_max = 300, .vocab = 300, .context = 192, .heads = 4, .head_dim = 66};
+        .rows = 300, .dim_max = 300, .vocab = 300, .context = 192, .heads = 4, .head_dim = 66,
+        .nm_values = (size_t)300 * 300};
     struct device *dev = NULL;
     assert_int_equal(device_create(&dev, name, pool, NULL), 0);
     assert_int_equal(device_reserve(dev, &limits, NULL), 0);

@@ -171,7 +171,8 @@ int bench_products(struct bench_row rows[BENCH_ROWS], struct device *dev, size_t
                    const struct bench_machine *machine, struct err *err)
 {
     const struct device_limits limits = {
-        .rows = tokens, .dim_max = 1376, .vocab = 1, .context = 1, .heads = 1, .head_dim = 2};
+        .rows = tokens, .dim_max = 1376, .vocab = 1, .context = 1, .heads = 1, .head_dim = 2,
+        .nm_values = (size_t)512 * 1376};
     int rc = device_reserve(dev, &limits, err);
     for (size_t shape = 0; rc == 0 && shape < BENCH_SHAPES; shape++) {
         struct operands o;
