@@ -1,9 +1,10 @@
 /* Causal attention by blocks of CPU_PANEL queries and keys. A task is one key/value head of one
  * sequence with all query heads that share it, so that its dk and dv are summed by one thread
- * in a fixed order. The task copies its heads into panels that start with the sequence; then
- * every product is a small matrix times a panel: forward: scores have queries as lanes, (keys,
- * CPU_PANEL) for one block of queries at a time; backward (Dao et al. 2022): scores have keys
- * as lanes, one tile at a time, made again from q, k and lse; dS is transposed for dq. */
+ * in a fixed order. The task sees its heads as panels that start with the sequence, copied
+ * where the context is no multiple of CPU_PANEL; then every product is a small matrix times a
+ * panel: forward: scores have queries as lanes, (keys, CPU_PANEL) for one block of queries at a
+ * time; backward (Dao et al. 2022): scores have keys as lanes, one tile at a time, made again
+ * from q, k and lse; dS is transposed for dq. */
 #include "engine/cpu/blas.h"
 #include "engine/cpu/cpu.h"
 #include "proto/base/mem.h"
@@ -28,14 +29,12 @@ static bool attention_floats(size_t *out, size_t context, size_t head_dim)
 {
     size_t panels = cpu_blocks(context, CPU_PANEL), head = 0, forward = 0, backward = 0;
     bool fits = size_mul(&head, panels * CPU_PANEL, head_dim);
-    /* k, v; a block of q and out; scores */
-    fits = fits && size_mul(&forward, 2, head) &&
-           size_add(&forward, forward, 2 * head_dim * CPU_PANEL);
-    fits = fits && size_add(&forward, forward, panels * CPU_TILE);
-    /* q, k, v, dout, dq, dk, dv; out of a block; p, dp; lse, delta */
-    fits = fits && size_mul(&backward, 7, head) &&
-           size_add(&backward, backward, head_dim * CPU_PANEL);
-    fits = fits && size_add(&backward, backward, 2 * CPU_TILE + 2 * panels * CPU_PANEL);
+    /* k, v, q, out; scores */
+    fits =
+        fits && size_mul(&forward, 4, head) && size_add(&forward, forward, panels * CPU_TILE);
+    /* q, k, v, out, dout, dq, dk, dv; p, dp; lse, delta */
+    fits = fits && size_mul(&backward, 8, head) &&
+           size_add(&backward, backward, 2 * CPU_TILE + 2 * panels * CPU_PANEL);
     *out = forward > backward ? forward : backward;
     return fits;
 }
@@ -113,16 +112,50 @@ static void scatter_block(float *restrict act, const float *restrict in,
     }
 }
 
-static void gather_head(float *out, const float *act, const struct head_place *at)
+/* The blocks (D, CPU_PANEL) of a head, `stride` floats apart: where every sequence starts a
+ * panel they lie in the activation as they are needed, else in a copy. */
+struct head_view {
+    float *data;
+    size_t stride;
+};
+
+static bool lies_in_place(const struct head_place *at) { return at->context % CPU_PANEL == 0; }
+
+static struct head_view head_view(float *copy, float *act, const struct head_place *at)
 {
-    for (size_t p = 0; p < cpu_blocks(at->context, CPU_PANEL); p++)
-        gather_block(out + p * at->D * CPU_PANEL, act, at, p);
+    if (!lies_in_place(at))
+        return (struct head_view){copy, at->D * CPU_PANEL};
+    return (struct head_view){act + (at->first / CPU_PANEL * at->dim + at->feature) * CPU_PANEL,
+                              at->dim * CPU_PANEL};
 }
 
-static void scatter_head(float *act, const float *in, const struct head_place *at)
+static float *head_block(const struct head_view *view, size_t p)
 {
+    return view->data + p * view->stride;
+}
+
+/* A head to be read only. */
+static struct head_view head_read(float *copy, const float *act, const struct head_place *at)
+{
+    const struct head_view view = head_view(copy, (float *)(uintptr_t)act, at);
+    for (size_t p = 0; view.data == copy && p < cpu_blocks(at->context, CPU_PANEL); p++)
+        gather_block(head_block(&view, p), act, at, p);
+    return view;
+}
+
+/* A head that is summed up, from zeros; head_write ends that. */
+static struct head_view head_clear(float *copy, float *act, const struct head_place *at)
+{
+    const struct head_view view = head_view(copy, act, at);
     for (size_t p = 0; p < cpu_blocks(at->context, CPU_PANEL); p++)
-        scatter_block(act, in + p * at->D * CPU_PANEL, at, p);
+        memset(head_block(&view, p), 0, at->D * CPU_BLOCK_BYTES);
+    return view;
+}
+
+static void head_write(float *act, const struct head_view *view, const struct head_place *at)
+{
+    for (size_t p = 0; !lies_in_place(at) && p < cpu_blocks(at->context, CPU_PANEL); p++)
+        scatter_block(act, head_block(view, p), at, p);
 }
 
 /* A block of a head as BLAS sees it: (D, CPU_PANEL) or a tile (CPU_PANEL, CPU_PANEL). */
@@ -133,22 +166,22 @@ static struct blas_matrix tile(const float *data, bool turned)
 
 /* out (D, CPU_PANEL) for query block i; s: scores (keys up to the block's end, CPU_PANEL). */
 static void attend_block(const struct attention_job *job, float *out, float *lse, float *s,
-                         const float *q, const float *k, const float *v,
+                         const float *q, const struct head_view *k, const struct head_view *v,
                          const struct head_place *at, size_t i)
 {
     const struct cpu_kernels *kernels = job->kernels;
-    size_t D = at->D, panel = D * CPU_PANEL, keys = i * CPU_PANEL + block_lanes(at, i);
+    size_t D = at->D, keys = i * CPU_PANEL + block_lanes(at, i);
     float max[CPU_PANEL], sum[CPU_PANEL];
     for (size_t j = 0; j <= i; j++)
-        blas_product(s + j * CPU_TILE, CPU_PANEL, tile(k + j * panel, true), tile(q, false),
+        blas_product(s + j * CPU_TILE, CPU_PANEL, tile(head_block(k, j), true), tile(q, false),
                      block_lanes(at, j), CPU_PANEL, D, false);
     for (size_t key = 1; key < block_lanes(at, i); key++)
         for (size_t lane = 0; lane < key; lane++)
             s[i * CPU_TILE + key * CPU_PANEL + lane] = -INFINITY;
     kernels->softmax_lanes(s, max, sum, keys, job->scale, true);
     for (size_t j = 0; j <= i; j++)
-        blas_product(out, CPU_PANEL, tile(v + j * panel, false), tile(s + j * CPU_TILE, false),
-                     D, CPU_PANEL, block_lanes(at, j), j > 0);
+        blas_product(out, CPU_PANEL, tile(head_block(v, j), false),
+                     tile(s + j * CPU_TILE, false), D, CPU_PANEL, block_lanes(at, j), j > 0);
     for (size_t lane = 0; lane < CPU_PANEL; lane++) {
         lse[lane] = job->scale * max[lane] + logf(sum[lane]);
         sum[lane] = 1.0f / sum[lane];
@@ -162,21 +195,23 @@ static void attention_forward_task(void *context, size_t task, unsigned thread)
     const struct attention_shape *shape = &job->shape;
     size_t H = shape->heads, K = shape->kv_heads, group = H / K, D = shape->head_dim;
     size_t b = task / K, kv = task % K, blocks = cpu_blocks(shape->context, CPU_PANEL);
-    float *k = job->scratch + thread * job->thread_floats, *v = k + blocks * D * CPU_PANEL;
-    float *q = v + blocks * D * CPU_PANEL, *out = q + D * CPU_PANEL, *s = out + D * CPU_PANEL;
+    float *k_copy = job->scratch + thread * job->thread_floats;
+    float *v_copy = k_copy + blocks * D * CPU_PANEL, *q_copy = v_copy + blocks * D * CPU_PANEL;
+    float *out_copy = q_copy + blocks * D * CPU_PANEL, *s = out_copy + blocks * D * CPU_PANEL;
     struct head_place at = head_place(job, K, b, kv);
-    gather_head(k, job->k, &at);
-    gather_head(v, job->v, &at);
+    const struct head_view k = head_read(k_copy, job->k, &at);
+    const struct head_view v = head_read(v_copy, job->v, &at);
     for (size_t h = kv * group; h < (kv + 1) * group; h++) {
         at = head_place(job, H, b, h);
+        const struct head_view q = head_read(q_copy, job->q, &at);
+        const struct head_view out = head_view(out_copy, job->out, &at);
         for (size_t i = 0; i < blocks; i++) {
             float lse[CPU_PANEL];
-            gather_block(q, job->q, &at, i);
-            attend_block(job, out, lse, s, q, k, v, &at, i);
-            scatter_block(job->out, out, &at, i);
+            attend_block(job, head_block(&out, i), lse, s, head_block(&q, i), &k, &v, &at, i);
             for (size_t lane = 0; lane < block_lanes(&at, i); lane++)
                 job->lse_out[(at.first + i * CPU_PANEL + lane) * H + h] = lse[lane];
         }
+        head_write(job->out, &out, &at);
     }
 }
 
@@ -205,45 +240,44 @@ void cpu_attention_forward(struct device *dev, real *out, real *lse, const real 
 
 /* One thread's heads and tiles in the backward pass. */
 struct backward_space {
-    float *q, *k, *v, *dout, *dq, *dk, *dv; /* (blocks, D, CPU_PANEL) */
-    float *out;                             /* (D, CPU_PANEL) */
-    float *p, *dp;                          /* tiles */
-    float *lse, *delta;                     /* (blocks * CPU_PANEL) */
+    float *copies; /* eight heads */
+    struct head_view q, k, v, dout, out;
+    struct head_view dq, dk, dv;
+    float *p, *dp;      /* tiles */
+    float *lse, *delta; /* (blocks * CPU_PANEL) */
 };
 
 static struct backward_space backward_space(const struct attention_job *job, unsigned thread)
 {
     size_t blocks = cpu_blocks(job->shape.context, CPU_PANEL);
-    size_t panel = job->shape.head_dim * CPU_PANEL, head = blocks * panel;
-    struct backward_space space;
-    float *next = job->scratch + thread * job->thread_floats;
-    float **heads[] = {&space.q,  &space.k,  &space.v, &space.dout,
-                       &space.dq, &space.dk, &space.dv};
-    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++, next += head)
-        *heads[i] = next;
-    space.out = next;
-    space.p = space.out + panel;
+    struct backward_space space = {.copies = job->scratch + thread * job->thread_floats};
+    space.p = space.copies + 8 * blocks * job->shape.head_dim * CPU_PANEL;
     space.dp = space.p + CPU_TILE;
     space.lse = space.dp + CPU_TILE;
     space.delta = space.lse + blocks * CPU_PANEL;
     return space;
 }
 
-/* Gathers one query head; delta[t] = dout[t] . out[t]. */
-static void backward_gather(const struct attention_job *job, const struct backward_space *space,
-                            const struct head_place *at, size_t h)
+static float *space_copy(const struct backward_space *space, const struct head_place *at,
+                         size_t number)
 {
-    size_t panel = at->D * CPU_PANEL;
-    gather_head(space->q, job->q, at);
-    gather_head(space->dout, job->dout, at);
-    memset(space->dq, 0, cpu_blocks(at->context, CPU_PANEL) * panel * sizeof *space->dq);
+    return space->copies + number * cpu_blocks(at->context, CPU_PANEL) * at->D * CPU_PANEL;
+}
+
+/* Opens one query head; delta[t] = dout[t] . out[t]. */
+static void backward_open(const struct attention_job *job, struct backward_space *space,
+                          const struct head_place *at, size_t h)
+{
+    space->q = head_read(space_copy(space, at, 0), job->q, at);
+    space->dout = head_read(space_copy(space, at, 1), job->dout, at);
+    space->out = head_read(space_copy(space, at, 2), job->out_in, at);
+    space->dq = head_clear(space_copy(space, at, 3), job->dq, at);
     for (size_t i = 0; i < cpu_blocks(at->context, CPU_PANEL); i++) {
+        const float *out = head_block(&space->out, i), *dout = head_block(&space->dout, i);
         float sum[CPU_PANEL] = {0};
-        gather_block(space->out, job->out_in, at, i);
         for (size_t d = 0; d < at->D; d++)
             for (size_t lane = 0; lane < CPU_PANEL; lane++)
-                sum[lane] += space->out[d * CPU_PANEL + lane] *
-                             space->dout[i * panel + d * CPU_PANEL + lane];
+                sum[lane] += out[d * CPU_PANEL + lane] * dout[d * CPU_PANEL + lane];
         memcpy(space->delta + i * CPU_PANEL, sum, sizeof sum);
         for (size_t lane = 0; lane < block_lanes(at, i); lane++)
             space->lse[i * CPU_PANEL + lane] =
@@ -256,24 +290,25 @@ static void backward_tile(const struct attention_job *job, const struct backward
                           const struct head_place *at, size_t i, size_t j)
 {
     const struct cpu_kernels *kernels = job->kernels;
-    size_t D = at->D, panel = D * CPU_PANEL, queries = block_lanes(at, i);
-    const float *q = space->q + i * panel, *dout = space->dout + i * panel;
-    blas_product(space->p, CPU_PANEL, tile(q, true), tile(space->k + j * panel, false), queries,
-                 CPU_PANEL, D, false);
-    blas_product(space->dp, CPU_PANEL, tile(dout, true), tile(space->v + j * panel, false),
-                 queries, CPU_PANEL, D, false);
+    size_t D = at->D, queries = block_lanes(at, i);
+    const float *q = head_block(&space->q, i), *dout = head_block(&space->dout, i);
+    const float *k = head_block(&space->k, j), *v = head_block(&space->v, j);
+    blas_product(space->p, CPU_PANEL, tile(q, true), tile(k, false), queries, CPU_PANEL, D,
+                 false);
+    blas_product(space->dp, CPU_PANEL, tile(dout, true), tile(v, false), queries, CPU_PANEL, D,
+                 false);
     if (i == j)
         for (size_t t = 0; t < queries; t++)
             for (size_t lane = t + 1; lane < CPU_PANEL; lane++)
                 space->p[t * CPU_PANEL + lane] = -INFINITY;
     kernels->softmax_backward(space->p, space->dp, space->lse + i * CPU_PANEL,
                               space->delta + i * CPU_PANEL, job->scale, queries);
-    blas_product(space->dv + j * panel, CPU_PANEL, tile(dout, false), tile(space->p, false), D,
-                 CPU_PANEL, queries, true);
-    blas_product(space->dk + j * panel, CPU_PANEL, tile(q, false), tile(space->dp, false), D,
-                 CPU_PANEL, queries, true);
-    blas_product(space->dq + i * panel, CPU_PANEL, tile(space->k + j * panel, false),
-                 tile(space->dp, true), D, queries, block_lanes(at, j), true);
+    blas_product(head_block(&space->dv, j), CPU_PANEL, tile(dout, false), tile(space->p, false),
+                 D, CPU_PANEL, queries, true);
+    blas_product(head_block(&space->dk, j), CPU_PANEL, tile(q, false), tile(space->dp, false),
+                 D, CPU_PANEL, queries, true);
+    blas_product(head_block(&space->dq, i), CPU_PANEL, tile(k, false), tile(space->dp, true), D,
+                 queries, block_lanes(at, j), true);
 }
 
 static void attention_backward_task(void *context, size_t task, unsigned thread)
@@ -282,23 +317,22 @@ static void attention_backward_task(void *context, size_t task, unsigned thread)
     const struct attention_shape *shape = &job->shape;
     size_t H = shape->heads, K = shape->kv_heads, group = H / K;
     size_t b = task / K, kv = task % K, blocks = cpu_blocks(shape->context, CPU_PANEL);
-    size_t head_bytes = blocks * shape->head_dim * CPU_BLOCK_BYTES;
     struct backward_space space = backward_space(job, thread);
     struct head_place shared = head_place(job, K, b, kv);
-    gather_head(space.k, job->k, &shared);
-    gather_head(space.v, job->v, &shared);
-    memset(space.dk, 0, head_bytes);
-    memset(space.dv, 0, head_bytes);
+    space.k = head_read(space_copy(&space, &shared, 4), job->k, &shared);
+    space.v = head_read(space_copy(&space, &shared, 5), job->v, &shared);
+    space.dk = head_clear(space_copy(&space, &shared, 6), job->dk, &shared);
+    space.dv = head_clear(space_copy(&space, &shared, 7), job->dv, &shared);
     for (size_t h = kv * group; h < (kv + 1) * group; h++) {
         struct head_place at = head_place(job, H, b, h);
-        backward_gather(job, &space, &at, h);
+        backward_open(job, &space, &at, h);
         for (size_t i = 0; i < blocks; i++)
             for (size_t j = 0; j <= i; j++)
                 backward_tile(job, &space, &at, i, j);
-        scatter_head(job->dq, space.dq, &at);
+        head_write(job->dq, &space.dq, &at);
     }
-    scatter_head(job->dk, space.dk, &shared);
-    scatter_head(job->dv, space.dv, &shared);
+    head_write(job->dk, &space.dk, &shared);
+    head_write(job->dv, &space.dv, &shared);
 }
 
 void cpu_attention_backward(struct device *dev, real *dq, real *dk, real *dv, const real *dout,

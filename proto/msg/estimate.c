@@ -227,8 +227,8 @@ static uint64_t device_scratch(const struct shape *shape, uint64_t threads)
     uint64_t head =
         larger(mul(logits, HEAD_ROWS), mul(LOGIT_ROWS, larger(shape->hidden, shape->wide)));
     uint64_t panels = blocks(shape->context, PANEL), features = mul(shape->head_dim, PANEL);
-    uint64_t forward = add(mul(features, add(mul(panels, 2), 2)), mul(panels, PANEL * PANEL));
-    uint64_t backward = add(mul(features, add(mul(panels, 7), 1)),
+    uint64_t forward = add(mul(features, mul(panels, 4)), mul(panels, PANEL * PANEL));
+    uint64_t backward = add(mul(features, mul(panels, 8)),
                             add(2 * PANEL * PANEL, mul(panels, 2 * PANEL)));
     uint64_t attention = mul(larger(forward, backward), threads);
     return mul(larger(head, attention), REAL_BYTES);
