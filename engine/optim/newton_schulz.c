@@ -12,7 +12,7 @@ const double newton_schulz_muon[NEWTON_SCHULZ_STEPS][3] = {
     {3.4445, -4.7750, 2.0315}, {3.4445, -4.7750, 2.0315},
 };
 
-/* X = Q X with Q = a I + b A + c A^2, A = X X^T: 3 n m^2 + m^3 multiplications a step for an
+/* X = Q X with Q = a I + b A + c A^2, A = X X^T: 3 n m^2 + m^3 operations a step for an
  * (m, n) matrix. */
 static real *iterate(struct device *dev, const struct matrix_scratch *scratch,
                      const double coefficients[][3], size_t rows, size_t cols, real **spare)

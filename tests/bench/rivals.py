@@ -86,6 +86,11 @@ def memory_of(args, job, folder):
     return next(event["peak_rss_bytes"] for event in reversed(events) if "peak_rss_bytes" in event)
 
 
+def add(rates, name, rate, what):
+    rates[name].append(rate)
+    print(f"{name}, {what}: {rate:.1f} tokens/s", file=sys.stderr, flush=True)
+
+
 def measure_batch(args, folder, data, batch):
     jobs = {}
     for name, kind in KINDS.items():
@@ -96,27 +101,28 @@ def measure_batch(args, folder, data, batch):
     rivals = {f"PyTorch {mode}": Torch(args, mode, batch) for mode in args.modes}
     for rival in rivals.values():
         rival.ask("train 2")
+    memory = {name: rival.ask("memory")["bytes"] for name, rival in rivals.items()}
+    if not args.skip_memory:
+        memory.update({name: memory_of(args, job, folder) for name, job in jobs.items()})
     rates = {name: [] for name in [*rivals, *jobs]}
     words = {name: [] for name in rates}
     for _ in range(args.rounds):
         for name, rival in rivals.items():
             seconds = statistics.median(rival.ask(f"train {STEPS}")["seconds"])
-            rates[name].append(batch * CONTEXT / seconds)
+            add(rates, name, batch * CONTEXT / seconds, "training")
         for name, job in jobs.items():
-            rates[name].append(bench(args, job, "step")["step"]["tokens_per_s"])
-    memory = {name: rival.ask("memory")["bytes"] for name, rival in rivals.items()}
-    memory.update({name: memory_of(args, job, folder) for name, job in jobs.items()})
+            add(rates, name, bench(args, job, "step")["step"]["tokens_per_s"], "training")
     if args.generate and batch == args.batch[0]:
         for rival in rivals.values():
             rival.ask("generate 20")
         for _ in range(args.rounds):
             for name, rival in rivals.items():
-                words[name].append(rival.ask(f"generate {GENERATED}")["tokens_per_s"])
+                add(words, name, rival.ask(f"generate {GENERATED}")["tokens_per_s"], "generation")
             for name, job in jobs.items():
-                words[name].append(bench(args, job, "generate")["generate"]["tokens_per_s"])
+                add(words, name, bench(args, job, "generate")["generate"]["tokens_per_s"], "generation")
     for rival in rivals.values():
         rival.close()
-    return {name: {"train_tokens_per_s": rates[name], "peak_bytes": memory[name], "generate_tokens_per_s": words[name]}
+    return {name: {"train_tokens_per_s": rates[name], "peak_bytes": memory.get(name), "generate_tokens_per_s": words[name]}
             for name in rates}
 
 
@@ -132,7 +138,8 @@ def print_table(batch, results):
         rate = statistics.median(rates)
         words = result["generate_tokens_per_s"]
         print(f"| {name} | {rate:.0f} | {min(rates):.0f}, {max(rates):.0f} | {rate / dense:.2f}x | "
-              + (f"{rate / torch:.2f}x" if torch else "") + f" | {result['peak_bytes'] / 2**20:.0f} MiB | "
+              + (f"{rate / torch:.2f}x" if torch else "") + " | "
+              + (f"{result['peak_bytes'] / 2**20:.0f} MiB" if result["peak_bytes"] else "") + " | "
               + (f"{statistics.median(words):.0f}" if words else "") + " |")
 
 
@@ -147,6 +154,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--generate", action="store_true", help="also generation, beside the first batch")
+    parser.add_argument("--skip-memory", action="store_true", help="no training jobs for their peak memory")
     parser.add_argument("--json", help="all numbers into this file")
     args = parser.parse_args()
     everything = {}
