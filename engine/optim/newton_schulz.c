@@ -35,7 +35,7 @@ static real *iterate(struct device *dev, const struct matrix_scratch *scratch,
 
 /* The same polynomial on A alone: with Q as above A becomes Q A Q, P = Q_5 .. Q_1 and the
  * result is P X. All are polynomials of the first A, hence symmetric and commuting. 3 n m^2 +
- * 17 m^3 multiplications for the five steps, against 15 n m^2 + 5 m^3; errors of A's small
+ * 17 m^3 operations for the five steps, against 15 n m^2 + 5 m^3; errors of A's small
  * eigenvalues are larger, by the square of the condition. Needs cols >= 2 rows: y holds two
  * squares. */
 static real *iterate_gram(struct device *dev, const struct matrix_scratch *scratch,
