@@ -51,7 +51,7 @@ void config_help(struct buf *out);
 void config_describe(struct buf *out);
 void config_print(const struct config *config, struct buf *out);
 
-/* STATE/token: read, or made with mode 0600 from the system's random numbers. */
+/* The credential `token` of systemd, else STATE/token: read, or made with mode 0600 from the system's random numbers. */
 int config_token(char out[65], const char *state_dir, struct err *err);
 
 #endif

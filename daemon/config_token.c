@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -21,16 +22,35 @@ static int make_token(const char *path, char out[65], struct err *err)
     return fsx_publish(path, line, (size_t)len, 0600, err);
 }
 
+/* What systemd hands over (LoadCredential=token); "-" stands for none. */
+static int read_credential(struct buf *text, char path[FSX_PATH_MAX], bool *given,
+                           struct err *err)
+{
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    *given = false;
+    if (folder == NULL || fsx_path(path, NULL, "%s/token", folder) != 0)
+        return 0;
+    int code = fsx_read(text, path, err);
+    if (code == ERR_NOT_FOUND)
+        return 0;
+    *given = code == 0 && text->len > 0 && text->data[0] != '-';
+    return code;
+}
+
 int config_token(char out[65], const char *state_dir, struct err *err)
 {
     char path[FSX_PATH_MAX];
     struct buf text;
     struct stat info;
-    int code = fsx_path(path, err, "%s/token", state_dir);
-    if (code != 0)
-        return code;
+    bool given;
     buf_init(&text, 256);
-    code = fsx_read(&text, path, err);
+    int code = read_credential(&text, path, &given, err);
+    if (code == 0 && !given) {
+        buf_clear(&text);
+        code = fsx_path(path, err, "%s/token", state_dir);
+        if (code == 0)
+            code = fsx_read(&text, path, err);
+    }
     if (code == ERR_NOT_FOUND) {
         buf_release(&text);
         return make_token(path, out, err);

@@ -4,6 +4,7 @@
 #include "daemon/http.h"
 #include "daemon/jobs.h"
 #include "daemon/loop.h"
+#include "daemon/notify.h"
 #include "daemon/store.h"
 #include "proto/base/clock.h"
 #include "proto/base/fsx.h"
@@ -57,10 +58,13 @@ static void on_signal(void *context, int fd)
             continue;
         }
         if (info.ssi_signo == SIGHUP) {
+            notify_reloading();
             reload(service);
+            notify_ready_again();
             continue;
         }
         log_info("signal %u: stopping; running jobs go on", info.ssi_signo);
+        notify_stopping();
         daemon->stopping = true;
         loop_stop(daemon->loop);
     }
@@ -159,6 +163,10 @@ static int serve(struct config *config, int argc, char **argv)
                  daemon->config.listen, (unsigned)http_port(daemon->http),
                  daemon->config.state_dir, daemon->config.cores, daemon->config.gpus,
                  config->file != NULL ? config->file : "no file");
+        char status[128];
+        snprintf(status, sizeof status, "listens on port %u",
+                 (unsigned)http_port(daemon->http));
+        notify_ready(daemon->loop, status);
         code = loop_run(daemon->loop, &err);
     }
     if (code != 0)

@@ -27,6 +27,7 @@ LIBRARIES = {
     r"microhttpd\.h": r"daemon/http.*\.[ch]",
     r"curl/.*": r"daemon/cli/client\.c|daemon/webhook_send\.c",
     r"openssl/.*": r"daemon/secret\.c",
+    r"systemd/.*": r"daemon/notify\.c",
     r"cblas\.h|openblas.*": r"engine/cpu/.*",
     r"cjson/.*": r"proto/(json|msg|format)/.*|daemon/.*|worker/.*|engine/(checkpoint|model_(im|ex)port).*",
     r"xxhash\.h": r"proto/format/.*",
