@@ -207,6 +207,7 @@ api_handler api_jobs_submit, api_jobs_list, api_jobs_get, api_jobs_cancel, api_j
 api_handler api_jobs_patch, api_jobs_cancel_many;
 api_handler api_attempts, api_checkpoint_files, api_checkpoint_file, api_model_files,
     api_model_file;
+api_handler api_webhooks_add, api_webhooks_list, api_webhooks_remove;
 api_handler api_tokens_add, api_tokens_list, api_tokens_remove, api_audit, api_drain,
     api_drain_show;
 api_handler api_series, api_topology, api_checkpoints, api_log;

@@ -15,12 +15,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TICK_MS = 250, FAREWELL_MS = 500 };
+enum { TICK_MS = 250, FAREWELL_MS = 5000 };
 
 static const struct http_limits default_limits = {
-    .connections = 256,
-    .streams = 64,
-    .held = 64,
+    .connections = 2048,
+    .per_address = 64,
+    .streams = 256,
+    .held = 256,
     .request_ms = 10000,
     .answer_ms = 60000,
     .comment_ms = 15000,
@@ -52,6 +53,27 @@ void http_conn_shut(struct http *http, struct http_conn *conn)
     shutdown(conn->fd, SHUT_RDWR);
 }
 
+/* Called before a connection is taken: the Unix socket and loopback are not counted, since
+ * everybody on this machine has the same address there. */
+static enum MHD_Result on_client(void *context, const struct sockaddr *address, socklen_t len)
+{
+    struct http *http = context;
+    unsigned char key[16];
+    unsigned count = 0;
+    (void)len;
+    if (!address || address->sa_family == AF_UNIX)
+        return MHD_YES;
+    http_address_key(key, address);
+    if (http_address_loopback(key) && !http->count_loopback)
+        return MHD_YES;
+    for (const struct http_conn *conn = http->conns; conn; conn = conn->next)
+        count += memcmp(conn->address, key, sizeof(key)) == 0;
+    if (count < http->limits.per_address)
+        return MHD_YES;
+    http->stats.refused++;
+    return MHD_NO;
+}
+
 static void on_connection(void *context, struct MHD_Connection *connection, void **state,
                           enum MHD_ConnectionNotificationCode code)
 {
@@ -71,6 +93,11 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
         return;
     conn->fd =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    const struct sockaddr *address =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+    http_address_key(conn->address, address);
+    if (address && address->sa_family == AF_UNIX)
+        auth_peer(conn->fd, &conn->peer);
     http_conn_phase(conn, HTTP_RECEIVING);
     HTTP_LIST_ADD(http->conns, conn);
     http->stats.connections++;
@@ -137,7 +164,9 @@ void http_after_commit(struct http *http, bool commit_ok)
 static void run(struct http *http)
 {
     http->run_due = false;
-    MHD_run(http->mhd);
+    for (int i = 0; i < HTTP_DOORS; i++)
+        if (http->doors[i].mhd)
+            MHD_run(http->doors[i].mhd);
 }
 
 static void on_readable(void *context, int fd)
@@ -171,13 +200,18 @@ void http_job_changed(struct http *http, const char *id) { on_job(http, id); }
 static int64_t before_wait(void *context)
 {
     struct http *http = context;
-    MHD_UNSIGNED_LONG_LONG timeout_ms;
-    bool limited = MHD_get_timeout(http->mhd, &timeout_ms) == MHD_YES;
-    if (http->run_due || (limited && timeout_ms == 0)) {
+    int64_t least = -1;
+    for (int i = 0; i < HTTP_DOORS; i++) {
+        MHD_UNSIGNED_LONG_LONG timeout_ms;
+        if (http->doors[i].mhd && MHD_get_timeout(http->doors[i].mhd, &timeout_ms) == MHD_YES &&
+            (least < 0 || (int64_t)timeout_ms < least))
+            least = (int64_t)timeout_ms;
+    }
+    if (http->run_due || least == 0) {
         run(http);
         return 0;
     }
-    return limited ? (int64_t)timeout_ms : -1;
+    return least;
 }
 
 /* --- life --- */
@@ -202,23 +236,49 @@ static size_t leave_escaped(void *context, struct MHD_Connection *connection, ch
     return strlen(text);
 }
 
-static int start_mhd(struct http *http, struct err *err)
+static int open_door(struct http *http, struct http_door *door, struct err *err)
 {
-    http->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+    door->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_client, http,
         http_on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
-        MHD_OPTION_LISTEN_SOCKET, http->listen_fd, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri,
+        MHD_OPTION_LISTEN_SOCKET, door->listen_fd, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri,
         http, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED,
         http_on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_CONNECTION_LIMIT, http->limits.connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_MEMORY_BYTES,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
-    if (!http->mhd)
+    if (!door->mhd)
         return err_set(err, ERR_INTERNAL, "libmicrohttpd did not start on %s",
                        http->daemon->config.listen);
-    http->listen_fd = -1;
-    http->epoll_fd = MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
-    return 0;
+    door->listen_fd = -1;
+    door->epoll_fd = MHD_get_daemon_info(door->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    return loop_add_fd(http->daemon->loop, door->epoll_fd, on_readable, http, err);
+}
+
+static void close_doors(struct http *http)
+{
+    for (int i = 0; i < HTTP_DOORS; i++) {
+        if (http->doors[i].mhd)
+            MHD_stop_daemon(http->doors[i].mhd);
+        if (http->doors[i].listen_fd >= 0)
+            close(http->doors[i].listen_fd);
+    }
+    if (http->socket_path[0])
+        unlink(http->socket_path);
+}
+
+static void set_limits(struct http *http)
+{
+    const struct daemon_config *config = &http->daemon->config;
+    http->limits = default_limits;
+    if (config->connections)
+        http->limits.connections = (unsigned)config->connections;
+    if (config->connections_per_address)
+        http->limits.per_address = (unsigned)config->connections_per_address;
+    if (config->streams)
+        http->limits.streams = (unsigned)config->streams;
+    if (config->request_s)
+        http->limits.request_ms = config->request_s * INT64_C(1000);
 }
 
 static void load_dashboard(struct http *http)
@@ -239,18 +299,18 @@ int http_create(struct http **out, struct daemon *daemon, struct err *err)
     if (!http)
         return err_set(err, ERR_NO_MEMORY, "http: out of memory");
     http->daemon = daemon;
-    http->listen_fd = http->timer = -1;
-    http->limits = default_limits;
+    for (int i = 0; i < HTTP_DOORS; i++)
+        http->doors[i].listen_fd = -1;
+    set_limits(http);
     int rc = http_listen(http, err);
-    if (!rc)
-        rc = start_mhd(http, err);
-    if (!rc)
-        rc = loop_add_fd(daemon->loop, http->epoll_fd, on_readable, http, err);
+    for (int i = 0; !rc && i < HTTP_DOORS; i++)
+        if (http->doors[i].listen_fd >= 0)
+            rc = open_door(http, &http->doors[i], err);
     if (rc) {
-        if (http->mhd)
-            MHD_stop_daemon(http->mhd);
-        if (http->listen_fd >= 0)
-            close(http->listen_fd);
+        for (int i = 0; i < HTTP_DOORS; i++)
+            if (http->doors[i].mhd)
+                loop_remove_fd(daemon->loop, http->doors[i].epoll_fd);
+        close_doors(http);
         free(http);
         return rc;
     }
@@ -278,7 +338,7 @@ static void farewell(struct http *http)
         int64_t left = until - clock_monotonic_ms();
         if (!busy || left <= 0)
             return;
-        struct pollfd ready = {.fd = http->epoll_fd, .events = POLLIN};
+        struct pollfd ready = {.fd = http->doors[HTTP_DOOR_TCP].epoll_fd, .events = POLLIN};
         poll(&ready, 1, left < 20 ? (int)left : 20);
     }
 }
@@ -291,12 +351,14 @@ void http_destroy(struct http *http)
     jobs_set_listener(http->daemon->jobs, NULL, NULL);
     loop_set_before_wait(http->daemon->loop, NULL, NULL);
     loop_remove_timer(http->daemon->loop, http->timer);
-    loop_remove_fd(http->daemon->loop, http->epoll_fd);
+    for (int i = 0; i < HTTP_DOORS; i++)
+        if (http->doors[i].mhd)
+            loop_remove_fd(http->daemon->loop, http->doors[i].epoll_fd);
     http_after_commit(http, false);
     wake_waiting(http, NULL, INT64_MAX);
     http_streams_wake(http, NULL);
     farewell(http);
-    MHD_stop_daemon(http->mhd);
+    close_doors(http);
     http_files_release(&http->files);
     free(http);
 }

@@ -33,6 +33,7 @@ void http_job_changed(struct http *http, const char *id);
 enum { HTTP_ROUTE_STATIC = 62, HTTP_ROUTE_NONE = 63, HTTP_ROUTES_MAX = 64 };
 struct http_stats {
     uint64_t answers[HTTP_ROUTES_MAX][6]; /* by row of api_routes and status / 100 */
+    uint64_t refused;                     /* connections above the limit of an address */
     uint64_t timeouts;                    /* connections closed at a deadline */
     size_t connections, streams;
 };

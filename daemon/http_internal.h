@@ -5,6 +5,7 @@
 #include "daemon/api.h"
 #include "daemon/http.h"
 #include <microhttpd.h>
+#include <sys/socket.h>
 
 enum {
     HTTP_BODY_MAX = 64 * 1024,    /* of a request: above it 413 */
@@ -43,10 +44,11 @@ struct http_conn {
     struct http_conn *prev, *next;
     int fd;
     enum http_phase phase;
-    int64_t since_ms;     /* start of the phase, monotonic */
-    int64_t extra_ms;     /* beside the phase's limit: a file takes its time */
-    struct identity peer; /* on the Unix socket; else role AUTH_NOBODY */
-    bool shut;            /* shutdown(2) was called: libmicrohttpd will close it */
+    int64_t since_ms;          /* start of the phase, monotonic */
+    int64_t extra_ms;          /* beside the phase's limit: a file takes its time */
+    unsigned char address[16]; /* of the client, v4 as v4-mapped; zeros on the Unix socket */
+    struct identity peer;      /* on the Unix socket; else role AUTH_NOBODY */
+    bool shut;                 /* shutdown(2) was called: libmicrohttpd will close it */
 };
 
 enum http_stage {
@@ -109,11 +111,19 @@ struct http_files {
     size_t count;
 };
 
+/* A listening socket with a libmicrohttpd of its own. */
+struct http_door {
+    struct MHD_Daemon *mhd; /* NULL: not open */
+    int listen_fd;          /* libmicrohttpd's once it runs; -1: none */
+    int epoll_fd;
+};
+enum { HTTP_DOOR_TCP, HTTP_DOOR_UNIX, HTTP_DOORS };
+
 struct http {
     struct daemon *daemon;
-    struct MHD_Daemon *mhd;
-    int listen_fd; /* libmicrohttpd's once it runs */
-    int epoll_fd, timer;
+    struct http_door doors[HTTP_DOORS];
+    char socket_path[108]; /* to be removed at the end; "": none */
+    int timer;
     uint16_t port;
     bool wildcard;                   /* listens on all addresses */
     char listen_host[HTTP_HOST_MAX]; /* as configured, without brackets */
@@ -126,6 +136,7 @@ struct http {
     struct http_stats stats;
     bool run_due; /* a connection was resumed: libmicrohttpd must run */
     bool closing;
+    bool count_loopback; /* per_address counts loopback too: for tests */
 };
 
 /* --- http.c --- */
@@ -138,8 +149,12 @@ void http_conn_shut(struct http *http, struct http_conn *conn); /* past a deadli
 /* Splits "HOST:PORT" or "[V6]:PORT"; ERR_INVALID names what is wrong. */
 int http_split_address(const char *address, char host[HTTP_HOST_MAX], char port[8],
                        struct err *err);
-/* Binds http->daemon->config.listen, fills listen_fd, port, wildcard, listen_host. */
+/* Binds http->daemon->config.listen and, if configured, the Unix socket: fills the doors'
+ * listen_fd, port, wildcard, listen_host. The caller closes what is open on failure. */
 int http_listen(struct http *http, struct err *err);
+/* The client's address, as struct http_conn keeps it. */
+void http_address_key(unsigned char out[16], const struct sockaddr *address);
+bool http_address_loopback(const unsigned char key[16]);
 
 /* --- http_auth.c --- */
 /* Whether a Host header names this service: a loopback name, the configured host; a wildcard

@@ -5,7 +5,9 @@
 #include "daemon/jobs.h"
 #include "daemon/loop.h"
 #include "daemon/notify.h"
+#include "daemon/retention.h"
 #include "daemon/store.h"
+#include "daemon/webhook.h"
 #include "proto/base/clock.h"
 #include "proto/base/fsx.h"
 #include "proto/base/log.h"
@@ -13,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,6 +46,9 @@ static void reload(struct service *service)
         return;
     }
     service->daemon.config = service->config->daemon;
+    store_act_as(service->daemon.store, "");
+    if (store_audit(service->daemon.store, "", "reload", "", &err) != 0)
+        log_warn("SIGHUP: %s", err.text);
     log_setup("hebbd", (enum log_level)service->config->log_level);
     log_info("SIGHUP: configuration read again");
 }
@@ -129,6 +135,10 @@ static int start(struct service *service, int *lock, int *signals, struct err *e
     if (code == 0)
         code = http_create(&daemon->http, daemon, err);
     if (code == 0)
+        code = webhooks_create(&daemon->webhooks, daemon, err);
+    if (code == 0)
+        code = retention_create(&daemon->retention, daemon, err);
+    if (code == 0)
         code = write_port(daemon, service->config->port_file, err);
     return code;
 }
@@ -136,6 +146,8 @@ static int start(struct service *service, int *lock, int *signals, struct err *e
 static void stop(struct daemon *daemon, int lock, int signals)
 {
     http_destroy(daemon->http);
+    retention_destroy(daemon->retention);
+    webhooks_destroy(daemon->webhooks);
     jobs_destroy(daemon->jobs);
     store_close(daemon->store);
     loop_destroy(daemon->loop);
@@ -198,6 +210,31 @@ static int print_mode(const struct config *config)
     return code;
 }
 
+static int backup(const struct config *config)
+{
+    struct err err;
+    int code = store_backup(config->daemon.state_dir, config->backup_folder, &err);
+    if (code != 0) {
+        fprintf(stderr, "hebbd: %s\n", err.text);
+        return err_exit_code(code);
+    }
+    printf("%s\n", config->backup_folder);
+    return EXIT_DONE;
+}
+
+/* A connection takes a descriptor each. What is started from here gets the limit too. */
+static void raise_file_limit(const struct daemon_config *config)
+{
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)config->connections + 512;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+        return;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+        log_warn("%llu open files are allowed, fewer than %d connections need",
+                 (unsigned long long)limit.rlim_cur, config->connections);
+}
+
 int main(int argc, char **argv)
 {
     static struct spec_faults faults; /* 49 KiB: not on the stack */
@@ -210,9 +247,10 @@ int main(int argc, char **argv)
         print_faults(&faults);
         return err_exit_code(code);
     }
-    code = print_mode(&config);
+    code = config.mode == CONFIG_BACKUP ? backup(&config) : print_mode(&config);
     if (code < 0) {
         log_setup("hebbd", (enum log_level)config.log_level);
+        raise_file_limit(&config.daemon);
         code = serve(&config, argc, argv);
     }
     config_release(&config);

@@ -3,6 +3,7 @@
 #include "daemon/api.h"
 #include "daemon/http.h"
 #include "daemon/jobs.h"
+#include "daemon/webhook.h"
 #include "proto/base/fsx.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,6 +138,28 @@ static void print_http(struct daemon *daemon, struct buf *out)
     buf_printf(out, "hebb_http_timeouts_total %llu\n", (unsigned long long)stats.timeouts);
 }
 
+static void print_refused(struct daemon *daemon, struct buf *out)
+{
+    struct http_stats stats;
+    http_stats(daemon->http, &stats);
+    family(out, "hebb_http_refused_total", "counter",
+           "Connections above the limit of an address.");
+    buf_printf(out, "hebb_http_refused_total %llu\n", (unsigned long long)stats.refused);
+}
+
+static void print_webhooks(struct daemon *daemon, struct buf *out)
+{
+    struct webhook_stats stats;
+    webhooks_stats(daemon->webhooks, &stats);
+    family(out, "hebb_webhook_deliveries_total", "counter", "Tries of webhooks by their end.");
+    buf_printf(out, "hebb_webhook_deliveries_total{end=\"sent\"} %llu\n",
+               (unsigned long long)stats.sent);
+    buf_printf(out, "hebb_webhook_deliveries_total{end=\"failed\"} %llu\n",
+               (unsigned long long)stats.failed);
+    buf_printf(out, "hebb_webhook_deliveries_total{end=\"given_up\"} %llu\n",
+               (unsigned long long)stats.given_up);
+}
+
 static void print_process(struct daemon *daemon, struct buf *out)
 {
     family(out, "hebb_build_info", "gauge", "Version.");
@@ -171,6 +194,8 @@ int metrics_print(struct daemon *daemon, struct buf *out, struct err *err)
         print_slots(daemon, out);
         print_active(active, out);
         print_http(daemon, out);
+        print_refused(daemon, out);
+        print_webhooks(daemon, out);
         print_process(daemon, out);
     }
     free(active);

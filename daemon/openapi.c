@@ -140,6 +140,25 @@ static const struct {
                "\"required\":[\"tokens\"]}"},
     {"Revoked",
      "{\"type\":\"object\",\"properties\":{\"revoked\":" TEXT "},\"required\":[\"revoked\"]}"},
+    {"WebhookRequest",
+     "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"name\":" TOKEN_NAME
+     ",\"url\":{\"type\":\"string\",\"format\":\"uri\",\"maxLength\":2000},\"states\":{"
+     "\"type\":\"array\","
+     "\"description\":\"only changes into these; without it all\",\"items\":{\"$ref\":"
+     "\"#/components/schemas/State\"}}},\"required\":[\"name\",\"url\"]}"},
+    {"NewWebhook", "{\"type\":\"object\",\"properties\":{\"name\":" TOKEN_NAME ",\"url\":" TEXT
+                   ",\"secret\":{\"type\":\"string\","
+                   "\"pattern\":\"^whsec_\"}},\"required\":[\"name\",\"url\",\"secret\"]}"},
+    {"Webhooks", "{\"type\":\"object\",\"properties\":{\"webhooks\":{\"type\":\"array\","
+                 "\"items\":{\"type\":\"object\",\"properties\":{"
+                 "\"name\":" TOKEN_NAME ",\"url\":" TEXT
+                 ",\"states\":{\"type\":\"array\",\"items\":{\"$ref\":"
+                 "\"#/components/schemas/State\"}},\"created\":" STAMP ",\"pending\":" WHOLE
+                 ",\"trouble\":" TEXT "},"
+                 "\"required\":[\"name\",\"url\",\"states\",\"pending\",\"trouble\"]}}},"
+                 "\"required\":[\"webhooks\"]}"},
+    {"Removed",
+     "{\"type\":\"object\",\"properties\":{\"removed\":" TEXT "},\"required\":[\"removed\"]}"},
     {"DrainRequest", "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"
                      "\"draining\":{\"type\":\"boolean\"}},"
                      "\"required\":[\"draining\"]}"},

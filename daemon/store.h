@@ -238,4 +238,52 @@ int store_setting(struct store *store, const char *key, int64_t *value,
                   struct err *err); /* 0 if it was never set */
 int store_setting_set(struct store *store, const char *key, int64_t value, struct err *err);
 
+/* --- webhooks, and the outbox that state.db's triggers fill --- */
+struct webhook_row {
+    char name[STORE_NAME_MAX];
+    char url[2048];
+    char secret[64];  /* base64; not read back by store_webhooks */
+    char states[256]; /* " failed succeeded "; "": all */
+    int64_t created_ms, pending;
+    char trouble[STORE_TEXT_MAX]; /* of the oldest delivery; "": none */
+};
+int store_webhook_add(struct store *store, const struct webhook_row *row,
+                      struct err *err); /* ERR_CONFLICT: the name is taken */
+int store_webhook_remove(struct store *store, const char *name, struct err *err);
+int store_webhooks(struct store *store,
+                   int (*each)(void *context, const struct webhook_row *row), void *context,
+                   struct err *err);
+struct delivery_row {
+    int64_t seq, attempt, time_ms, tries;
+    char webhook[STORE_NAME_MAX], url[2048], secret[64];
+    char job[STORE_ID_MAX], name[256], was[16], state[16], reason[STORE_TEXT_MAX];
+};
+/* The oldest of each webhook that is due. */
+int store_deliveries_due(struct store *store, int64_t now_ms, size_t limit,
+                         int (*each)(void *context, const struct delivery_row *row),
+                         void *context, struct err *err);
+int store_delivery(struct store *store, int64_t seq, struct delivery_row *out, bool *found,
+                   struct err *err);
+int store_delivery_done(struct store *store, int64_t seq, struct err *err);
+int store_delivery_later(struct store *store, int64_t seq, int64_t next_ms, const char *trouble,
+                         struct err *err); /* counts a try */
+
+/* --- retention --- */
+/* Final jobs that ended before end_ms and whose history (or logs) is still there. */
+int store_jobs_expired(struct store *store, bool logs, int64_t end_ms, size_t limit,
+                       int (*each)(void *context, const char *id), void *context,
+                       struct err *err);
+/* Marks what store_jobs_expired lists as removed. */
+int store_job_pruned(struct store *store, const char *id, bool logs, struct err *err);
+/* Removes up to about limit rows of the job's events, steps, evaluations and refreshes; *more:
+ * some are left. Progress and checkpoints stay. */
+int store_history_remove(struct store *store, const char *id, size_t limit, bool *more,
+                         struct err *err);
+int store_keys_remove(struct store *store, int64_t before_ms, struct err *err);
+
+/* --- backup: its own connections, also while a daemon writes --- */
+/* Copies state.db and series.db (VACUUM INTO) into the new folder `to`, which appears whole or
+ * not at all, and checks both. */
+int store_backup(const char *state_dir, const char *to, struct err *err);
+
 #endif

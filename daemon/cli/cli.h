@@ -19,6 +19,8 @@ int command_checkpoint(int argc, char **argv);
 int command_compare(int argc, char **argv);
 int command_sweep(int argc, char **argv);
 int command_spec(int argc, char **argv);
+int command_token(int argc, char **argv);
+int command_backup(int argc, char **argv);
 
 /* --- options --- */
 enum {

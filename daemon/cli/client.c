@@ -23,7 +23,7 @@ enum {
 static const char client_default_url[] = "http://127.0.0.1:7077";
 
 const char client_help[] =
-    "Address: --url URL, $HEBB_URL, or http://127.0.0.1:7077.\n"
+    "Address: --url URL, $HEBB_URL, or http://127.0.0.1:7077; unix:PATH is a Unix socket.\n"
     "Token: --token-file FILE, $HEBB_TOKEN, or the file `token` in $HEBB_STATE,\n"
     "$XDG_STATE_HOME/hebb, ~/.local/state/hebb or /var/lib/hebb: the first that can be read.\n";
 
@@ -34,6 +34,7 @@ struct client {
     char token[CLIENT_TOKEN_MAX];
     int stop_fd;
     bool stopped, loopback;
+    char socket[108]; /* a Unix socket instead of the address's host; "": none */
     char reason[CURL_ERROR_SIZE];
 };
 
@@ -41,6 +42,16 @@ struct client {
 
 static int parse_url(struct client *client, const char *text, struct err *err)
 {
+    if (strncmp(text, "unix:", 5) == 0) {
+        if (text[5] == '\0' || strlen(text + 5) >= sizeof(client->socket)) {
+            return err_set(err, ERR_INVALID, "address %s: want unix:PATH of at most %zu bytes",
+                           text, sizeof(client->socket) - 1);
+        }
+        strcpy(client->socket, text + 5);
+        strcpy(client->url, "http://localhost");
+        client->loopback = true;
+        return 0;
+    }
     CURLU *url = curl_url();
     char *scheme = NULL, *host = NULL, *whole = NULL;
     int rc = 0;
@@ -143,7 +154,7 @@ int client_create(struct client **out, const struct client_config *config, struc
         rc = read_token(client, config->token_file, err);
     } else if (!rc && token && *token) {
         rc = keep_token(client, token, "HEBB_TOKEN", err);
-    } else if (!rc) {
+    } else if (!rc && client->socket[0] == '\0') { /* the socket knows who we are */
         rc = find_token(client, err);
     }
     if (rc) {
@@ -258,6 +269,10 @@ static bool set_options(struct client *client, const struct request *request,
            !curl_easy_setopt(easy, CURLOPT_WRITEDATA, reply) &&
            !curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header) &&
            !curl_easy_setopt(easy, CURLOPT_HEADERDATA, reply) &&
+           (client->socket[0] == '\0' ||
+            !curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, client->socket)) &&
+           (post || strcmp(request->method, "GET") == 0 ||
+            !curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method)) &&
            (!post ||
             (!curl_easy_setopt(easy, CURLOPT_POST, 1L) &&
              !curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body ? request->body : "") &&

@@ -58,6 +58,17 @@ const struct command cli_commands[] = {
      ID_HELP "  --wait  until it runs\n"},
     {"checkpoint", "ID [--wait] [--json]", "ask a running job for a checkpoint now",
      command_checkpoint, ID_HELP "  --wait  until the checkpoint is on disk\n"},
+    {"token", "add NAME [--role ROLE] | list | revoke NAME", "tokens of the daemon's API",
+     command_token,
+     "`add` prints the new token, this once; the daemon keeps its SHA-256 only.\n"
+     "  --role ROLE  read, submit (also submit and change jobs) or admin; submit\n"},
+    {"backup", "FOLDER [--state DIR]", "copy the daemon's databases, also while it runs",
+     command_backup,
+     "Runs `hebbd --backup` of the same folder as this program; FOLDER must be new. To go "
+     "back,\n"
+     "stop hebbd and copy state.db and series.db over those in the state folder, without -wal\n"
+     "and -shm files beside them.\n"
+     "  --state DIR  the daemon's state folder, unless it is the usual one\n"},
     {"spec", "[--json | --markdown]", "print what a job may hold, with defaults and bounds",
      command_spec,
      "  --json      as a JSON Schema\n"

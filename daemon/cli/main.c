@@ -50,7 +50,8 @@ static void print_command_help(const struct command *command)
     if (command->help) {
         printf("\n%s", command->help);
     }
-    if (find_in(cli_commands, command->name) && strcmp(command->name, "spec") != 0) {
+    if (find_in(cli_commands, command->name) && strcmp(command->name, "spec") != 0 &&
+        strcmp(command->name, "backup") != 0) {
         printf("\n%s", client_help);
     }
 }
