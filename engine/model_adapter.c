@@ -3,21 +3,13 @@
  * dense_backward_x of it, and the product with B^T is dense_forward. */
 #include "engine/model_private.h"
 
-/* The weights of one branch. The gate's are NULL without one. */
-struct branch {
-    const struct param *a, *bt, *w1, *b1, *w2, *b2;
-    struct como_args args;
-};
-
-static bool branch_works(const struct model *model)
-{
-    return model->shape.adapter.kind != ADAPTER_NONE && !model->branch_rests;
-}
-
-static struct branch branch_of(const struct model *model, size_t layer, enum layer_param kind)
+bool model_adapter_branch(struct model_branch *out, const struct model *model, size_t layer,
+                          enum layer_param kind)
 {
     const struct adapter_shape *shape = &model->shape.adapter;
-    struct branch branch = {
+    if (shape->kind == ADAPTER_NONE || model->branch_rests)
+        return false;
+    *out = (struct model_branch){
         .a = model_adapter_param(model, layer, kind, ADAPTER_A),
         .bt = model_adapter_param(model, layer, kind, ADAPTER_BT),
         .args = {.rank = shape->rank,
@@ -26,15 +18,15 @@ static struct branch branch_of(const struct model *model, size_t layer, enum lay
                  .scale = (real)(shape->alpha / (double)shape->rank)},
     };
     if (shape->hidden > 0) {
-        branch.w1 = model_adapter_param(model, layer, kind, ADAPTER_W1);
-        branch.b1 = model_adapter_param(model, layer, kind, ADAPTER_B1);
-        branch.w2 = model_adapter_param(model, layer, kind, ADAPTER_W2);
-        branch.b2 = model_adapter_param(model, layer, kind, ADAPTER_B2);
-        branch.args.b1 = model_weight(model, branch.b1);
-        branch.args.w2 = model_weight(model, branch.w2);
-        branch.args.b2 = model_weight(model, branch.b2);
+        out->w1 = model_adapter_param(model, layer, kind, ADAPTER_W1);
+        out->b1 = model_adapter_param(model, layer, kind, ADAPTER_B1);
+        out->w2 = model_adapter_param(model, layer, kind, ADAPTER_W2);
+        out->b2 = model_adapter_param(model, layer, kind, ADAPTER_B2);
+        out->args.b1 = model_weight(model, out->b1);
+        out->args.w2 = model_weight(model, out->w2);
+        out->args.b2 = model_weight(model, out->b2);
     }
-    return branch;
+    return true;
 }
 
 /* y = x W^T */
@@ -67,12 +59,12 @@ static void narrow_gradient(const struct model *model, const struct param *weigh
 void model_adapter_forward(const struct model *model, const struct layer_saved *s, real *y,
                            const real *x, size_t layer, enum layer_param kind, size_t rows)
 {
-    if (!branch_works(model))
+    struct model_branch branch;
+    if (!model_adapter_branch(&branch, model, layer, kind))
         return;
     struct device *dev = model->dev;
     const struct adapter_work *work = &model->private_data->work.adapter;
     const struct adapter_saved *saved = &s->adapter[kind];
-    struct branch branch = branch_of(model, layer, kind);
     narrow_forward(model, saved->z, x, branch.a, rows);
     if (branch.w1)
         narrow_forward(model, saved->a, x, branch.w1, rows);
@@ -84,13 +76,13 @@ void model_adapter_backward_w(const struct model *model, const struct layer_save
                               const real *dy, const real *x, size_t layer,
                               enum layer_param kind, size_t rows)
 {
-    if (!branch_works(model))
+    struct model_branch branch;
+    if (!model_adapter_branch(&branch, model, layer, kind))
         return;
     struct device *dev = model->dev;
     const struct ops *ops = dev->ops;
     const struct adapter_work *work = &model->private_data->work.adapter;
     const struct adapter_saved *saved = &s->adapter[kind];
-    struct branch branch = branch_of(model, layer, kind);
 
     ops->como_forward(dev, work->g, work->s, saved->z, saved->a, &branch.args, rows);
     narrow_gradient(model, branch.bt, work->g, dy, rows);
@@ -109,10 +101,10 @@ void model_adapter_backward_w(const struct model *model, const struct layer_save
 void model_adapter_backward_x(const struct model *model, real *dx, size_t layer,
                               enum layer_param kind, size_t rows)
 {
-    if (!branch_works(model))
+    struct model_branch branch;
+    if (!model_adapter_branch(&branch, model, layer, kind))
         return;
     const struct adapter_work *work = &model->private_data->work.adapter;
-    struct branch branch = branch_of(model, layer, kind);
     narrow_add(model, dx, work->dz, branch.a, rows);
     if (branch.w1)
         narrow_add(model, dx, work->da, branch.w1, rows);

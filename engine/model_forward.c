@@ -37,6 +37,9 @@ static void attention_half(const struct model *model, const struct layer_saved *
     linear_forward(model, s, s->v, work->norm, layer, LAYER_V, rows);
     dev->ops->rope_forward(dev, s->q, work->cosine, work->sine, shape, shape->heads);
     dev->ops->rope_forward(dev, s->k, work->cosine, work->sine, shape, shape->kv_heads);
+    if (model->private_data->capture)
+        model->private_data->capture->layer(model->private_data->capture->context, layer, s->k,
+                                            s->v, rows);
     dev->ops->attention_forward(dev, s->att, s->lse, s->q, s->k, s->v, shape);
     linear_forward(model, s, work->branch, s->att, layer, LAYER_O, rows);
     dev->ops->act_add(dev, s->mid, s->x, work->branch, rows, model->shape.hidden);
@@ -109,4 +112,13 @@ void model_logits(struct model *model, const int32_t *tokens, real *logits, size
     dev->ops->head_logits(dev, logits, x, model_weight(model, model_head(model)),
                           batch * context, first, count, model->shape.hidden,
                           model->shape.vocab);
+}
+
+void model_logits_capture(struct model *model, const int32_t *tokens, real *logits,
+                          size_t batch, size_t context, size_t first, size_t count,
+                          const struct model_capture *capture)
+{
+    model->private_data->capture = capture;
+    model_logits(model, tokens, logits, batch, context, first, count);
+    model->private_data->capture = NULL;
 }

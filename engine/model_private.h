@@ -64,6 +64,19 @@ struct work {
     struct adapter_work adapter;
 };
 
+/* Called once per block with its rotated keys and its values, act (rows, kv), valid only then.
+ */
+struct model_capture {
+    void *context;
+    void (*layer)(void *context, size_t layer, const real *k, const real *v, size_t rows);
+};
+
+/* The weights of one adapter's branch. The gate's are NULL without one. */
+struct model_branch {
+    const struct param *a, *bt, *w1, *b1, *w2, *b2;
+    struct como_args args;
+};
+
 struct model_private {
     size_t batch, context;      /* the largest pass */
     struct layer_saved *saved;  /* training: (layers); inference: (1), x == mid == work.out */
@@ -73,8 +86,9 @@ struct model_private {
     size_t activation_count; /* elements of real */
     unsigned char *packs;
     size_t pack_bytes;
-    const struct model_probe *probe; /* of the pass under way, else NULL */
-    struct nm *nms;                  /* one per target of an N:M model, latent or not */
+    const struct model_probe *probe;     /* of the pass under way, else NULL */
+    const struct model_capture *capture; /* the same */
+    struct nm *nms;                      /* one per target of an N:M model, latent or not */
 };
 
 static inline size_t model_head_dim(const struct model_shape *shape)
@@ -158,6 +172,14 @@ void model_limits(struct device_limits *out, const struct model_shape *shape, si
 real *model_forward(struct model *model, const int32_t *tokens, size_t batch, size_t context,
                     bool keep);
 
+/* model_logits with a look at keys and values. */
+void model_logits_capture(struct model *model, const int32_t *tokens, real *logits,
+                          size_t batch, size_t context, size_t first, size_t count,
+                          const struct model_capture *capture);
+
+/* The branch beside a target; false if there is none or it rests. */
+bool model_adapter_branch(struct model_branch *out, const struct model *model, size_t layer,
+                          enum layer_param kind);
 /* The adapter's branch beside a target; nothing without an adapter. x: the target's input, y
  * its output, s: what the pass keeps of the block. forward: y += branch(x). */
 void model_adapter_forward(const struct model *model, const struct layer_saved *s, real *y,

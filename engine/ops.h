@@ -17,6 +17,7 @@
 #include "engine/pool.h"
 #include "engine/real.h"
 #include "proto/base/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,6 +59,30 @@ struct matrix_step_args {
     real step;  /* learning rate times the matrix's scale */
     real gamma; /* share of o; 0: o is not read and may be NULL */
     real ratio; /* scale of o */
+};
+
+/* One product of decode_linear: y = x W^T, or y += x W^T if add, with W an N:M matrix and its
+ * pack, or a dense one. */
+struct decode_product {
+    real *y;             /* (rows, dout) */
+    const struct nm *nm; /* NULL: dense */
+    const void *pack;    /* of nm, made by decode_pack */
+    const real *dense;   /* (dout, din), or (din, dout) if turned: y = x dense */
+    size_t dout, din;
+    bool turned, add;
+};
+
+enum { DECODE_PRODUCTS_MAX = 4 };
+
+/* The rotated keys and the values of one block: (sequences, kv_heads, capacity, head_dim) each. */
+struct decode_cache {
+    real *keys, *values;
+    size_t capacity, heads, kv_heads, head_dim;
+};
+
+/* Where the token of a row belongs. */
+struct decode_place {
+    size_t sequence, place; /* place < capacity, counted from 0 */
 };
 
 struct ops {
@@ -191,6 +216,39 @@ struct ops {
     /* w = keep w - step (u + gamma (ratio o - u)); gamma 0: w = keep w - step u. All (count). */
     void (*matrix_step)(struct device *dev, real *w, const real *u, const real *o, size_t count,
                         const struct matrix_step_args *args);
+
+    /* Decoding (engine/decoder.h): a few rows, each the next token of some sequence. x, y and all buffers
+     * of these ops are plain row-major (rows, dim); a row's bits do not depend on the other rows. All or
+     * none of these are NULL: a device may not decode. device_limits.decode_rows and below bound them.
+     *
+     * Bytes of the form of w->codes that decode_linear reads, and its making. It holds no values. */
+    size_t (*decode_pack_size)(const struct nm *w);
+    void (*decode_pack)(struct device *dev, void *pack, const struct nm *w);
+    /* count <= DECODE_PRODUCTS_MAX products of one x (rows, din); N:M ones have equal n and m. */
+    void (*decode_linear)(struct device *dev, const struct decode_product *products, size_t count,
+                          const real *x, size_t rows);
+    /* As embed_forward, rmsnorm_forward (without rstd), swiglu_forward and como_forward. */
+    void (*decode_embed)(struct device *dev, real *out, const real *table, const int32_t *tokens,
+                         size_t rows, size_t dim);
+    void (*decode_norm)(struct device *dev, real *out, const real *x, const real *w, real eps,
+                        size_t rows, size_t dim);
+    void (*decode_swiglu)(struct device *dev, real *out, const real *gate, const real *up, size_t rows,
+                          size_t dim);
+    void (*decode_como)(struct device *dev, real *g, real *s, const real *z, const real *a,
+                        const struct como_args *args, size_t rows);
+    /* Rotates q (rows, H * D) and k (rows, K * D) in place by the rows' places, as rope_forward, and puts
+     * k and v (rows, K * D) into the cache there. */
+    void (*decode_append)(struct device *dev, const struct decode_cache *cache, real *q, real *k,
+                          const real *v, const real *cosine, const real *sine,
+                          const struct decode_place *places, size_t rows);
+    /* out[r] = softmax(q[r] keys^T / sqrt(D)) values over places 0 .. places[r].place of the row's
+     * sequence, per head. q, out: (rows, H * D). */
+    void (*decode_attention)(struct device *dev, real *out, const real *q,
+                             const struct decode_cache *cache, const struct decode_place *places,
+                             size_t rows);
+    /* Puts k (rotated) and v, act (rows, K * D) of a forward pass, into places 0 .. rows - 1. */
+    void (*decode_fill)(struct device *dev, const struct decode_cache *cache, const real *k,
+                        const real *v, size_t sequence, size_t rows);
 };
 
 struct device {
@@ -205,6 +263,9 @@ struct device {
 struct device_limits {
     size_t rows, dim_max, vocab, context, heads, head_dim;
     size_t nm_values;       /* nm_count of the largest N:M matrix; 0: there is none */
+    /* Of decoding; decode_rows 0: none. n, m: of the N:M matrices, 0 without them. */
+    size_t decode_rows, decode_capacity;
+    unsigned n, m;
 };
 
 /* One row per device: "ref", "cpu". ERR_UNSUPPORTED for a device that this build does not have,

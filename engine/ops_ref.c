@@ -79,6 +79,16 @@ static const struct ops ref_ops = {
     .tans_moments = ref_tans_moments,
     .muon_momentum = ref_muon_momentum,
     .matrix_step = ref_matrix_step,
+    .decode_pack_size = ref_decode_pack_size,
+    .decode_pack = ref_decode_pack,
+    .decode_linear = ref_decode_linear,
+    .decode_embed = ref_embed_forward,
+    .decode_norm = ref_decode_norm,
+    .decode_swiglu = ref_swiglu_forward,
+    .decode_como = ref_como_forward,
+    .decode_append = ref_decode_append,
+    .decode_attention = ref_decode_attention,
+    .decode_fill = ref_decode_fill,
 };
 
 const struct device_row device_ref = {

@@ -86,4 +86,19 @@ void ref_muon_momentum(struct device *dev, real *u, real *p, const real *g, size
 void ref_matrix_step(struct device *dev, real *w, const real *u, const real *o, size_t count,
                      const struct matrix_step_args *args);
 
+size_t ref_decode_pack_size(const struct nm *w);
+void ref_decode_pack(struct device *dev, void *pack, const struct nm *w);
+void ref_decode_linear(struct device *dev, const struct decode_product *products, size_t count,
+                       const real *x, size_t rows);
+void ref_decode_norm(struct device *dev, real *out, const real *x, const real *w, real eps,
+                     size_t rows, size_t dim);
+void ref_decode_append(struct device *dev, const struct decode_cache *cache, real *q, real *k,
+                       const real *v, const real *cosine, const real *sine,
+                       const struct decode_place *places, size_t rows);
+void ref_decode_attention(struct device *dev, real *out, const real *q,
+                          const struct decode_cache *cache, const struct decode_place *places,
+                          size_t rows);
+void ref_decode_fill(struct device *dev, const struct decode_cache *cache, const real *k,
+                     const real *v, size_t sequence, size_t rows);
+
 #endif

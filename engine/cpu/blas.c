@@ -26,3 +26,11 @@ void blas_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix
 {
     blas_scaled_product(c, ldc, a, b, M, N, K, 1.0f, accumulate ? 1.0f : 0.0f);
 }
+
+void blas_vector_product(float *y, struct blas_matrix a, const float *x, size_t rows,
+                         size_t columns, bool accumulate)
+{
+    size_t M = a.turned ? columns : rows, N = a.turned ? rows : columns; /* as stored */
+    cblas_sgemv(CblasRowMajor, turn(a.turned), narrow(M), narrow(N), 1.0f, a.data,
+                narrow(a.stride), x, 1, accumulate ? 1.0f : 0.0f, y, 1);
+}

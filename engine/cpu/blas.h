@@ -26,4 +26,8 @@ void blas_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix
 void blas_scaled_product(float *c, size_t ldc, struct blas_matrix a, struct blas_matrix b,
                          size_t M, size_t N, size_t K, float alpha, float beta);
 
+/* y (rows) = a x, or += if accumulate; a (rows, columns) after turning. */
+void blas_vector_product(float *y, struct blas_matrix a, const float *x, size_t rows,
+                         size_t columns, bool accumulate);
+
 #endif

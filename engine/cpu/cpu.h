@@ -38,6 +38,7 @@ static inline size_t cpu_lanes(size_t rows, size_t p)
 size_t cpu_head_scratch(size_t vocab, size_t dim);
 size_t cpu_attention_scratch(size_t context, size_t head_dim, unsigned threads);
 size_t cpu_nm_scratch(size_t values);
+size_t cpu_decode_scratch(const struct device_limits *limits, unsigned threads);
 
 /* Part of dw += dy^T x with a dense dw: rows [first, last) of the column tiles
  * [first_tile, last_tile) of CPU_PANEL columns each; panels in ascending order. */
@@ -121,5 +122,21 @@ void cpu_muon_momentum(struct device *dev, real *u, real *p, const real *g, size
                        double mu, real grad_scale);
 void cpu_matrix_step(struct device *dev, real *w, const real *u, const real *o, size_t count,
                      const struct matrix_step_args *args);
+size_t cpu_decode_pack_size(const struct nm *w);
+void cpu_decode_pack(struct device *dev, void *pack, const struct nm *w);
+void cpu_decode_linear(struct device *dev, const struct decode_product *products, size_t count,
+                       const real *x, size_t rows);
+void cpu_decode_norm(struct device *dev, real *out, const real *x, const real *w, real eps,
+                     size_t rows, size_t dim);
+void cpu_decode_swiglu(struct device *dev, real *out, const real *gate, const real *up,
+                       size_t rows, size_t dim);
+void cpu_decode_append(struct device *dev, const struct decode_cache *cache, real *q, real *k,
+                       const real *v, const real *cosine, const real *sine,
+                       const struct decode_place *places, size_t rows);
+void cpu_decode_attention(struct device *dev, real *out, const real *q,
+                          const struct decode_cache *cache, const struct decode_place *places,
+                          size_t rows);
+void cpu_decode_fill(struct device *dev, const struct decode_cache *cache, const real *k,
+                     const real *v, size_t sequence, size_t rows);
 
 #endif

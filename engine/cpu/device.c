@@ -2,6 +2,7 @@
 #include "engine/device.h"
 #include "engine/cpu/blas.h"
 #include "engine/cpu/cpu.h"
+#include "engine/ops_ref.h"
 #include "proto/base/mem.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -61,6 +62,7 @@ static size_t cpu_scratch_bytes(const struct device_limits *limits, unsigned thr
         cpu_head_scratch(limits->vocab, limits->dim_max),
         cpu_attention_scratch(limits->context, limits->head_dim, threads),
         cpu_nm_scratch(limits->nm_values),
+        cpu_decode_scratch(limits, threads),
     };
     size_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
@@ -107,6 +109,16 @@ static const struct ops cpu_ops = {
     .tans_moments = cpu_tans_moments,
     .muon_momentum = cpu_muon_momentum,
     .matrix_step = cpu_matrix_step,
+    .decode_pack_size = cpu_decode_pack_size,
+    .decode_pack = cpu_decode_pack,
+    .decode_linear = cpu_decode_linear,
+    .decode_embed = ref_embed_forward, /* plain rows: nothing to gain */
+    .decode_norm = cpu_decode_norm,
+    .decode_swiglu = cpu_decode_swiglu,
+    .decode_como = ref_como_forward, /* tens of numbers */
+    .decode_append = cpu_decode_append,
+    .decode_attention = cpu_decode_attention,
+    .decode_fill = cpu_decode_fill,
 };
 
 const struct device_row device_cpu = {

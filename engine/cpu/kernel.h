@@ -51,6 +51,19 @@ static inline struct cpu_nm_span cpu_nm_span(const struct cpu_nm *w, size_t bloc
     return (struct cpu_nm_span){column, columns, column / w->m * w->n, columns / w->m * w->n};
 }
 
+enum { CPU_SELECT = 16 }; /* values that share words of selectors */
+
+/* An N:M matrix for products with one vector. Value k of a row meets x[k / n * m + column], and
+ * its column inside the group is a number of `bits` bits. For every CPU_SELECT values of a row
+ * there are `bits` words; bit j of word b is bit b of the column of value j. */
+struct cpu_select {
+    const float *values;   /* (dout, kept) */
+    const uint16_t *words; /* (dout, blocks, bits) */
+    size_t kept, blocks;   /* blocks = ceil(kept / CPU_SELECT) */
+    size_t n, m;
+    unsigned bits; /* 1 .. 4: 2^bits >= m */
+};
+
 struct cpu_kernels {
     const char *isa;
 
@@ -125,6 +138,20 @@ struct cpu_kernels {
     /* out = alpha a + beta b; out may alias either; b NULL: alpha a. */
     void (*blend)(float *out, const float *a, const float *b, float alpha, float beta,
                   size_t count);
+
+    /* x as select_rows wants it: choices (blocks, 2^bits, CPU_SELECT); number c of value k is
+     * x[k / n * m + c], 0 where there is none. */
+    void (*select_spread)(const struct cpu_select *w, float *choices, const float *x);
+    /* Rows [first, last) of y = W x, or += if add. */
+    void (*select_rows)(const struct cpu_select *w, float *y, const float *choices,
+                        size_t first, size_t last, bool add);
+    /* One row: out = x / sqrt(mean(x^2) + eps) * w. */
+    void (*row_norm)(float *out, const float *x, const float *w, float eps, size_t dim);
+    /* Turns the pairs (i, i + half) of `heads` heads of one row. */
+    void (*row_rope)(float *x, const float *cosine, const float *sine, size_t heads,
+                     size_t half);
+    /* s = exp(scale * (s - max)) / sum of those. */
+    void (*row_softmax)(float *s, float scale, size_t count);
 };
 
 extern const struct cpu_kernels cpu_kernels_base;

@@ -81,5 +81,12 @@ void KERNEL(matrix_step)(float *w, const float *u, const float *o, size_t count,
                          const struct matrix_step_args *args);
 void KERNEL(blend)(float *out, const float *a, const float *b, float alpha, float beta,
                    size_t count);
+void KERNEL(select_spread)(const struct cpu_select *w, float *choices, const float *x);
+void KERNEL(select_rows)(const struct cpu_select *w, float *y, const float *choices,
+                         size_t first, size_t last, bool add);
+void KERNEL(row_norm)(float *out, const float *x, const float *w, float eps, size_t dim);
+void KERNEL(row_rope)(float *x, const float *cosine, const float *sine, size_t heads,
+                      size_t half);
+void KERNEL(row_softmax)(float *s, float scale, size_t count);
 
 #endif

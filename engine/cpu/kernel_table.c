@@ -29,4 +29,9 @@ const struct cpu_kernels KERNEL(kernels) = {
     .muon_momentum = KERNEL(muon_momentum),
     .matrix_step = KERNEL(matrix_step),
     .blend = KERNEL(blend),
+    .select_spread = KERNEL(select_spread),
+    .select_rows = KERNEL(select_rows),
+    .row_norm = KERNEL(row_norm),
+    .row_rope = KERNEL(row_rope),
+    .row_softmax = KERNEL(row_softmax),
 };
