@@ -73,6 +73,9 @@ static int measure(struct bench *bench, const struct job_spec *spec, struct err 
     if (rc == 0 && bench->has_step) {
         rc = bench_step(&bench->step, spec, dev, err);
     }
+    if (rc == 0 && bench->has_generate) {
+        rc = bench_generate(&bench->generate, spec, dev, machine, err);
+    }
     device_destroy(dev);
     pool_destroy(pool);
     return rc;
@@ -84,7 +87,8 @@ static bool choose_parts(struct bench *bench, const char *part, bool job)
     bool all = strcmp(part, "all") == 0;
     bench->has_products = all || strcmp(part, "products") == 0;
     bench->has_step = job && (all || strcmp(part, "step") == 0);
-    return bench->has_products || bench->has_step;
+    bench->has_generate = job && (all || strcmp(part, "generate") == 0);
+    return bench->has_products || bench->has_step || bench->has_generate;
 }
 
 int tool_bench(int argc, char **argv)
@@ -113,7 +117,9 @@ int tool_bench(int argc, char **argv)
     bool job = rest.count == 1;
     if (!choose_parts(&bench, part, job)) {
         return tool_usage(argv[0],
-                          "--part is \"%s\": must be all, products or, with a job, step", part);
+                          "--part is \"%s\": must be all, products or, with a job, step or "
+                          "generate",
+                          part);
     }
     spec_init(&spec);
     cpu_name(bench.machine.cpu);

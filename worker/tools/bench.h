@@ -59,12 +59,31 @@ struct bench_step {
     size_t refresh_interval;
 };
 
+enum { BENCH_GENERATE_ROWS = 4 };
+
+/* Tokens one after the other, of one sequence: medians of rounds in which the rows take turns.
+ */
+struct bench_generate_row {
+    unsigned n, m; /* 1, 1: dense */
+    const char *layout;
+    double tokens_per_s;
+    double weight_bytes, cache_bytes; /* that a token reads, the latter on the average */
+    double gb_s;
+    struct bench_bound bound;
+};
+
+struct bench_generate {
+    struct bench_generate_row rows[BENCH_GENERATE_ROWS]; /* the job's own model first */
+    size_t count, prompt, tokens;                        /* tokens: timed, behind the prompt */
+};
+
 struct bench {
     struct bench_machine machine;
     size_t tokens; /* of the products */
-    bool has_products, has_step;
+    bool has_products, has_step, has_generate;
     struct bench_row rows[BENCH_ROWS];
     struct bench_step step;
+    struct bench_generate generate;
 };
 
 /* Fused multiply-adds of independent chains on every thread, best of several rounds: the most
@@ -85,6 +104,11 @@ int bench_products(struct bench_row rows[BENCH_ROWS], struct device *dev, size_t
  * followed by a refresh, where the job's method has one. */
 int bench_step(struct bench_step *out, const struct job_spec *spec, struct device *dev,
                struct err *err);
+
+/* Greedy generation by models of the job's shape with random weights: its own N:M, dense, 2:4
+ * and 1:4. */
+int bench_generate(struct bench_generate *out, const struct job_spec *spec, struct device *dev,
+                   const struct bench_machine *machine, struct err *err);
 
 void bench_print_json(const struct bench *bench);
 void bench_print_text(const struct bench *bench);

@@ -67,6 +67,28 @@ static void json_step(cJSON *root, const struct bench *bench)
     }
 }
 
+static void json_generate(cJSON *root, const struct bench_generate *generate)
+{
+    cJSON *object = cJSON_AddObjectToObject(root, "generate");
+    cJSON_AddNumberToObject(object, "tokens_per_s", generate->rows[0].tokens_per_s);
+    cJSON_AddNumberToObject(object, "prompt", (double)generate->prompt);
+    cJSON_AddNumberToObject(object, "tokens", (double)generate->tokens);
+    cJSON *rows = cJSON_AddArrayToObject(object, "models");
+    for (size_t i = 0; i < generate->count; i++) {
+        const struct bench_generate_row *row = &generate->rows[i];
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddNumberToObject(item, "n", row->n);
+        cJSON_AddNumberToObject(item, "m", row->m);
+        cJSON_AddStringToObject(item, "layout", row->n < row->m ? row->layout : "dense");
+        cJSON_AddNumberToObject(item, "tokens_per_s", row->tokens_per_s);
+        cJSON_AddNumberToObject(item, "weight_bytes", row->weight_bytes);
+        cJSON_AddNumberToObject(item, "cache_bytes", row->cache_bytes);
+        cJSON_AddNumberToObject(item, "gb_s", row->gb_s);
+        json_bound(item, &row->bound);
+        cJSON_AddItemToArray(rows, item);
+    }
+}
+
 void bench_print_json(const struct bench *bench)
 {
     struct buf text;
@@ -82,6 +104,9 @@ void bench_print_json(const struct bench *bench)
     json_products(root, bench);
     if (bench->has_step) {
         json_step(root, bench);
+    }
+    if (bench->has_generate) {
+        json_generate(root, &bench->generate);
     }
     buf_init(&text, JSON_MAX);
     json_print(root, &text);
@@ -129,6 +154,20 @@ static void text_step(const struct bench *bench)
     }
 }
 
+static void text_generate(const struct bench_generate *generate)
+{
+    printf("generate: %zu tokens one by one behind a prompt of %zu\n", generate->tokens,
+           generate->prompt);
+    puts("  N:M  layout  tokens/s  MB a token      GB/s  bound by  of bound");
+    for (size_t i = 0; i < generate->count; i++) {
+        const struct bench_generate_row *row = &generate->rows[i];
+        printf("%3u:%-3u %-6s %9.0f %11.1f %9.1f  %-8s %8.0f%%\n", row->n, row->m,
+               row->n < row->m ? row->layout : "dense", row->tokens_per_s,
+               (row->weight_bytes + row->cache_bytes) / 1e6, row->gb_s, row->bound.by,
+               row->bound.share * 100);
+    }
+}
+
 void bench_print_text(const struct bench *bench)
 {
     const struct bench_machine *machine = &bench->machine;
@@ -141,5 +180,8 @@ void bench_print_text(const struct bench *bench)
     }
     if (bench->has_step) {
         text_step(bench);
+    }
+    if (bench->has_generate) {
+        text_generate(&bench->generate);
     }
 }
