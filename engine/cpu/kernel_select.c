@@ -141,11 +141,14 @@ INLINE vec4 sum_rows(const struct cpu_select *w, const float *choices, size_t ro
     const uint16_t *words = w->words + row * stride;
     size_t whole = w->kept / CPU_SELECT, rest = w->kept % CPU_SELECT;
     vec sum[SELECT_ROWS] = {{0}};
-    for (size_t b = 0; b < whole; b++)
+    for (size_t b = 0; b < whole; b++) {
+        UNROLL for (size_t r = 0; r < rows; r++)
+            cpu_ask_ahead(values + r * w->kept + b * CPU_SELECT);
         UNROLL for (size_t part = 0; part < SELECT_PARTS; part++)
             UNROLL for (size_t r = 0; r < rows; r++) sum[r] +=
             vec_load(values + r * w->kept + b * CPU_SELECT + part * VEC) *
             chosen(choices + b * size, words + r * stride + b * bits, part, bits);
+    }
     for (size_t part = 0; part * VEC < rest; part++) {
         size_t count = rest - part * VEC < VEC ? rest - part * VEC : VEC;
         UNROLL for (size_t r = 0; r < rows; r++) sum[r] +=

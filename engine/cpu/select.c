@@ -8,6 +8,7 @@
 
 enum {
     TASK_BYTES = 32 * 1024,
+    LINE_FLOATS = 16,
     TASK_ROWS = 16, /* a multiple of what the kernel does at a time */
 };
 
@@ -100,16 +101,25 @@ struct linear_job {
     size_t tasks[DECODE_PRODUCTS_MAX]; /* of the products before and with this one */
 };
 
+/* Rows of W, a few at a time, so that the rows behind them are on their way while BLAS works.
+ */
 static void dense_rows(const struct linear_job *job, const struct decode_product *p, size_t r,
                        size_t first, size_t last)
 {
-    const struct blas_matrix matrix = {
-        .data = p->dense + (p->turned ? first : first * p->din),
-        .stride = p->turned ? p->dout : p->din,
-        .turned = p->turned,
-    };
-    blas_vector_product(p->y + r * p->dout + first, matrix, job->x + r * p->din, last - first,
-                        p->din, p->add);
+    const size_t step =
+        p->turned ? last - first : cpu_min(CPU_AHEAD / 4 / p->din / 4 * 4 + 4, last - first);
+    for (size_t row = first, end; row < last; row = end) {
+        end = cpu_min(row + step, last);
+        const struct blas_matrix matrix = {
+            .data = p->dense + (p->turned ? row : row * p->din),
+            .stride = p->turned ? p->dout : p->din,
+            .turned = p->turned,
+        };
+        for (size_t i = 0; !p->turned && i < (end - row) * p->din; i += LINE_FLOATS)
+            cpu_ask_ahead(matrix.data + i);
+        blas_vector_product(p->y + r * p->dout + row, matrix, job->x + r * p->din, end - row,
+                            p->din, p->add);
+    }
 }
 
 static void linear_task(void *context, size_t task, unsigned thread)

@@ -86,8 +86,31 @@ def main():
         assert first.startswith(b"The quick") and first == hebb("generate", checkpoint, "--prompt", "The quick",
                                                                 "--tokens", 90, "--seed", 3)
         assert first != hebb("generate", job, "--prompt", "The quick", "--tokens", 90, "--seed", 4)
+        assert first == hebb("generate", job, "--prompt", "The quick", "--tokens", 90, "--seed", 3, "--threads", 1)
         cold = hebb("generate", job, "--prompt", "The quick", "--tokens", 30, "--temperature", 0)
-        assert cold == hebb("generate", job, "--prompt", "The quick", "--tokens", 30, "--top-k", 1, "--seed", 9)
+        for narrow in (("--top-k", 1), ("--top-p", 0), ("--min-p", 1)):
+            assert cold == hebb("generate", job, "--prompt", "The quick", "--tokens", 30, *narrow, "--seed", 9)
+        # Texts side by side are those alone; a stop text is left out; a full context ends or slides.
+        long = ("--tokens", 90, "--ignore-end", "--json")
+        many = json.loads(hebb("generate", job, "--prompt", "The quick", "--prompt", "A", "--samples", 2, *long))
+        texts = many["texts"]
+        assert [t["prompt"] for t in texts] == ["The quick", "The quick", "A", "A"]
+        assert all(len(t["tokens"]) == 90 and t["finish"] == "length" for t in texts)
+        assert texts[0]["tokens"] != texts[1]["tokens"] and many["new_tokens"] == 360 and many["prompt_tokens"] == 12
+        alone = json.loads(hebb("generate", job, "--prompt", "The quick", *long))["texts"][0]
+        assert alone == texts[0]
+        whole = bytes(t for t in alone["tokens"] if t < 256)
+        at = next(i for i in range(10, 90) if all(32 < b < 127 for b in whole[i:i + 2]))
+        stop = whole[at:at + 2].decode()
+        cut = json.loads(hebb("generate", job, "--prompt", "The quick", *long, "--stop", "\u00ff", "--stop", stop))["texts"][0]
+        assert cut["finish"] == "stop" and stop not in cut["text"]
+        assert cut["tokens"] == alone["tokens"][:len(cut["tokens"])] and 2 <= len(cut["tokens"]) <= at + 2
+        full = json.loads(hebb("generate", job, "--prompt", "The quick", *long, "--when-full", "stop"))["texts"][0]
+        context = json.loads((job / "spec.json").read_text())["model"]["context"]
+        assert full["finish"] == "full" and len(full["tokens"]) == context - 9 and full["tokens"] == alone["tokens"][:context - 9]
+        hebb("generate", job, "--when-full", "burst", want=2)
+        hebb("generate", job, "--prompt", "a", "--samples", 65, want=2)
+        hebb("generate", job, "--prompt-file", base / "none", want=1)
 
         # bench: every product once, dense against itself is 1.
         bench = json.loads(hebb("bench", job / "spec.json", "--tokens", 128, "--json"))
@@ -103,6 +126,10 @@ def main():
         assert {"nm_forward", "nm_backward_x", "nm_backward_w", "head_loss", "attention_backward", "adamw"} <= set(share)
         assert all(r["bound_by"] in ("compute", "memory") and r["bound_share"] > 0
                    for op, r in roofline.items() if op != "nm_repack")
+        speech = bench["generate"]
+        assert speech["tokens_per_s"] == speech["models"][0]["tokens_per_s"] > 0
+        assert [(r["n"], r["m"]) for r in speech["models"]] == [(1, 4), (1, 1), (2, 4)]
+        assert speech["models"][0]["weight_bytes"] < speech["models"][2]["weight_bytes"] < speech["models"][1]["weight_bytes"]
         only = json.loads(hebb("bench", job / "spec.json", "--part", "step", "--json"))
         assert only["products"] == [] and set(only["step"]["share"]) == set(share)
         hebb("bench", "--part", "step", want=2)

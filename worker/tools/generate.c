@@ -1,203 +1,298 @@
-/* hebb generate: text from a model with the byte tokenizer. Every token is a whole pass over
- * the window; there is no key/value cache. */
-#include "engine/philox.h"
-#include "proto/base/clock.h"
+/* hebb generate: texts from a model with the byte tokenizer. */
+#include "proto/base/buf.h"
 #include "proto/base/mem.h"
+#include "proto/json/json.h"
+#include "worker/tools/generate_texts.h"
 #include "worker/tools/options.h"
 #include "worker/tools/tool_model.h"
 #include "worker/tools/tools.h"
 
-#include <math.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { TOKENS_DEFAULT = 200, TOKENS_MAX = 1000000, PROMPT_MAX = 1 << 20 };
+enum { TOKENS_DEFAULT = 200, TOKENS_MAX = 1000000, PROMPT_MAX = 1 << 20, JSON_MAX = 1 << 28 };
 
-struct sampler {
-    struct philox key;
-    double temperature; /* 0: the likeliest token */
-    size_t top_k;       /* 0: all */
-    double *weights;    /* (vocab) */
-    double *sorted;     /* (vocab) */
+struct wish {
+    struct texts_options texts;
+    struct option_list rest, prompts, stops;
+    const char *prompt_file, *when_full;
+    uint64_t tokens, samples, top_k, threads;
+    bool json;
+    char *file_text; /* owned; of prompt_file */
 };
 
-static int descending(const void *a, const void *b)
+/* A terminal gets no control characters but line feeds and tabs: bytes of a model are no
+ * commands. */
+static void put_bytes(const unsigned char *bytes, size_t count, bool terminal)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x < y) - (x > y);
+    for (size_t i = 0; i < count; i++) {
+        bool control =
+            (bytes[i] < ' ' && bytes[i] != '\n' && bytes[i] != '\t') || bytes[i] == 0x7f;
+        putchar(terminal && control ? '?' : bytes[i]);
+    }
 }
 
-static size_t likeliest(const real *logits, size_t vocab)
+/* The bytes as JSON's text: a NUL becomes U+FFFD here, what is no UTF-8 in json_print. */
+static cJSON *json_bytes(const unsigned char *bytes, size_t count)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < vocab; i++) {
-        best = logits[i] > logits[best] ? i : best;
-    }
-    return best;
-}
-
-/* Draws token number `position` from softmax(logits / temperature) over the top_k likeliest
- * (ties with the last of them count too). */
-static size_t sample(const struct sampler *sampler, const real *logits, size_t vocab,
-                     uint64_t position)
-{
-    size_t best = likeliest(logits, vocab);
-    if (sampler->temperature <= 0) {
-        return best;
-    }
-    double sum = 0, cut = 0;
-    for (size_t i = 0; i < vocab; i++) {
-        sampler->weights[i] =
-            exp(((double)logits[i] - (double)logits[best]) / sampler->temperature);
-    }
-    if (sampler->top_k > 0 && sampler->top_k < vocab) {
-        memcpy(sampler->sorted, sampler->weights, vocab * sizeof *sampler->sorted);
-        qsort(sampler->sorted, vocab, sizeof *sampler->sorted, descending);
-        cut = sampler->sorted[sampler->top_k - 1];
-    }
-    for (size_t i = 0; i < vocab; i++) {
-        sampler->weights[i] = sampler->weights[i] >= cut ? sampler->weights[i] : 0;
-        sum += sampler->weights[i];
-    }
-    double at = philox_uniform(&sampler->key, position) * sum;
-    for (size_t i = 0; i < vocab; i++) {
-        at -= sampler->weights[i];
-        if (at < 0) {
-            return i;
+    static const char unknown[] = "\xef\xbf\xbd";
+    char *text = mem_zeroed(3 * count + 1, 1), *end = text;
+    for (size_t i = 0; text && i < count; i++) {
+        if (bytes[i] == 0) {
+            memcpy(end, unknown, 3);
+            end += 3;
+        } else {
+            *end++ = (char)bytes[i];
         }
     }
-    return best; /* rounding */
+    cJSON *out = cJSON_CreateString(text ? text : "");
+    free(text);
+    return out;
 }
 
-struct generation {
-    struct model *model;
-    struct sampler sampler;
-    int32_t *tokens; /* (capacity) prompt and what follows */
-    size_t count;    /* so far */
-    size_t window;   /* tokens of a pass at most */
-    real *logits;    /* (vocab) */
-};
-
-static int generation_init(struct generation *out, struct model *model, const char *prompt,
-                           size_t tokens, struct err *err)
+static void print_json(const struct texts *texts, const char *path)
 {
-    size_t length = strlen(prompt), vocab = model->shape.vocab;
-    *out = (struct generation){.model = model, .window = model->shape.context};
-    out->tokens = mem_zeroed(length + tokens + 1, sizeof *out->tokens);
-    out->logits = mem_zeroed(vocab, sizeof *out->logits);
-    out->sampler.weights = mem_zeroed(vocab, sizeof(double));
-    out->sampler.sorted = mem_zeroed(vocab, sizeof(double));
-    if (!out->tokens || !out->logits || !out->sampler.weights || !out->sampler.sorted) {
-        return err_set(err, ERR_NO_MEMORY, "no memory to generate %zu tokens", tokens);
+    struct buf out;
+    size_t read = 0;
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "model", path);
+    cJSON *list = cJSON_AddArrayToObject(root, "texts");
+    for (size_t i = 0; i < texts->count; i++) {
+        const struct text *text = &texts->items[i];
+        cJSON *item = cJSON_CreateObject(), *tokens = cJSON_CreateArray();
+        cJSON_AddStringToObject(item, "prompt", text->prompt);
+        cJSON_AddItemToObject(item, "text", json_bytes(text->bytes, text->byte_count));
+        cJSON_AddStringToObject(item, "finish", text_finish_names[text->finish]);
+        for (size_t k = text->prompt_count; k < text->count; k++) {
+            cJSON_AddItemToArray(tokens, cJSON_CreateNumber(text->tokens[k]));
+        }
+        cJSON_AddItemToObject(item, "tokens", tokens);
+        cJSON_AddItemToArray(list, item);
+        read += i % texts->options.samples == 0 ? text->prompt_count : 0;
     }
-    out->tokens[out->count++] = DATA_SEPARATOR; /* the start of a document */
-    for (size_t i = 0; i < length; i++) {
-        out->tokens[out->count++] = (unsigned char)prompt[i];
+    cJSON_AddNumberToObject(root, "prompt_tokens", (double)read);
+    cJSON_AddNumberToObject(root, "prompt_seconds", texts->seconds[0]);
+    cJSON_AddNumberToObject(root, "new_tokens", (double)texts->generated);
+    cJSON_AddNumberToObject(root, "seconds", texts->seconds[1]);
+    buf_init(&out, JSON_MAX);
+    json_print(root, &out);
+    puts(out.data ? out.data : "");
+    cJSON_Delete(root);
+    buf_release(&out);
+}
+
+/* One text comes as it is made; several one after the other at the end, "---" between them. */
+static void write_texts(struct texts *texts, bool stream, bool terminal)
+{
+    size_t shown = 0;
+    bool running = true;
+    if (stream) {
+        fputs(texts->items[0].prompt, stdout);
+        fflush(stdout);
     }
-    return 0;
-}
-
-static void generation_release(struct generation *generation)
-{
-    free(generation->tokens);
-    free(generation->logits);
-    free(generation->sampler.weights);
-    free(generation->sampler.sorted);
-}
-
-/* The next token, from the last `window` tokens. */
-static int32_t generation_next(struct generation *g, uint64_t position)
-{
-    size_t length = g->count < g->window ? g->count : g->window;
-    const int32_t *from = g->tokens + g->count - length;
-    model_logits(g->model, from, g->logits, 1, length, length - 1, 1);
-    int32_t token = (int32_t)sample(&g->sampler, g->logits, g->model->shape.vocab, position);
-    g->tokens[g->count++] = token;
-    return token;
-}
-
-/* The end of a document is shown as an empty line. */
-static void token_print(int32_t token)
-{
-    if (token == DATA_SEPARATOR) {
-        fputs("\n\n", stdout);
-    } else {
-        putchar(token);
+    while (running && !ferror(stdout)) {
+        running = texts_step(texts);
+        size_t settled = text_settled(texts, &texts->items[0]);
+        if (stream && settled > shown) {
+            put_bytes(texts->items[0].bytes + shown, settled - shown, terminal);
+            fflush(stdout);
+            shown = settled;
+        }
     }
-    fflush(stdout);
+    if (stream) {
+        putchar('\n');
+    }
 }
 
-static int generate(const struct tool_place *place, const char *prompt, size_t tokens,
-                    const struct sampler *wish, size_t threads, struct err *err)
+static void print_texts(const struct texts *texts, bool terminal)
 {
-    struct tool_model tool;
-    struct generation g = {0};
-    if (strcmp(place->tokenizer, "bytes") != 0 || place->shape.vocab != DATA_BYTES_VOCAB) {
+    for (size_t i = 0; i < texts->count; i++) {
+        fputs(i > 0 ? "---\n" : "", stdout);
+        fputs(texts->items[i].prompt, stdout);
+        put_bytes(texts->items[i].bytes, texts->items[i].byte_count, terminal);
+        putchar('\n');
+    }
+}
+
+static void report(const struct texts *texts)
+{
+    size_t read = 0, first = texts->options.samples;
+    for (size_t i = 0; i < texts->count; i += first) {
+        read += texts->items[i].prompt_count;
+    }
+    if (texts->cut > 0) {
+        fprintf(stderr, "%zu of %zu prompts lost their beginning: the context has %zu tokens\n",
+                texts->cut, texts->options.prompt_count, decoder_capacity(texts->decoder));
+    }
+    if (texts->slides > 0) {
+        fprintf(stderr, "the context was full %zu times and lost its older half\n",
+                texts->slides);
+    }
+    fprintf(stderr, "prompt: %zu tokens in %.3f s; %zu new tokens, %.1f tokens/s\n", read,
+            texts->seconds[0], texts->generated,
+            (double)texts->generated / (texts->seconds[1] > 0 ? texts->seconds[1] : 1));
+}
+
+static int generate(const struct tool_place *place, const struct wish *wish, struct err *err)
+{
+    struct tool_model tool = {0};
+    struct texts texts = {0};
+    bool terminal = isatty(STDOUT_FILENO) == 1;
+    if (strcmp(place->tokenizer, "bytes") != 0) {
         return err_set(err, ERR_UNSUPPORTED,
                        "%s: tokenizer is \"%s\"; text can be generated with \"bytes\" only",
                        place->path, place->tokenizer);
     }
-    int rc = tool_model_open(&tool, place, 1, 0, threads, err);
+    int rc = tool_model_open(&tool, place, 1, 0, (size_t)wish->threads, err);
     if (rc == 0) {
-        rc = generation_init(&g, tool.model, prompt, tokens, err);
+        rc = texts_init(&texts, tool.model, &wish->texts, err);
     }
     if (rc == 0) {
-        g.sampler.key = wish->key;
-        g.sampler.temperature = wish->temperature;
-        g.sampler.top_k = wish->top_k;
-        fputs(prompt, stdout);
-        double began = clock_monotonic_s();
-        for (size_t i = 0; i < tokens && !ferror(stdout); i++) {
-            token_print(generation_next(&g, i));
+        bool stream = !wish->json && texts.count == 1;
+        texts_begin(&texts);
+        write_texts(&texts, stream, terminal);
+        if (wish->json) {
+            print_json(&texts, place->path);
+        } else if (!stream) {
+            print_texts(&texts, terminal);
         }
-        double seconds = clock_monotonic_s() - began;
-        putchar('\n');
         if (fflush(stdout) != 0 || ferror(stdout)) {
             rc = err_set(err, ERR_IO, "write to standard output failed");
         }
-        fprintf(stderr, "%zu tokens, %.1f tokens/s\n", tokens,
-                (double)tokens / (seconds > 0 ? seconds : 1));
+        report(&texts);
     }
-    generation_release(&g);
+    texts_release(&texts);
     tool_model_close(&tool);
     return rc;
 }
 
-int tool_generate(int argc, char **argv)
+/* --- the command --- */
+
+static int parse(int argc, char **argv, struct wish *out)
 {
-    const char *prompt = "";
-    uint64_t tokens = TOKENS_DEFAULT, top_k = 0, seed = 1, threads = 1;
-    double temperature = 1;
-    struct option_list rest;
+    struct sampler_options *sampler = &out->texts.sampler;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    *out =
+        (struct wish){.tokens = TOKENS_DEFAULT,
+                      .samples = 1,
+                      .when_full = "slide",
+                      .threads = cores > 0 && cores <= POOL_THREADS_MAX ? (uint64_t)cores : 1};
+    *sampler =
+        (struct sampler_options){.repeat_penalty = 1, .temperature = 1, .top_p = 1, .seed = 1};
     const struct option_row options[] = {
-        {"prompt", OPTION_TEXT, &prompt, 0, 0},
-        {"tokens", OPTION_COUNT, &tokens, 1, TOKENS_MAX},
-        {"temperature", OPTION_REAL, &temperature, 0, 100},
-        {"top-k", OPTION_COUNT, &top_k, 0, DATA_BYTES_VOCAB},
-        {"seed", OPTION_COUNT, &seed, 0, 0x1p64},
-        {"threads", OPTION_COUNT, &threads, 1, POOL_THREADS_MAX},
+        {"prompt", OPTION_LIST, &out->prompts, 0, 0},
+        {"prompt-file", OPTION_TEXT, &out->prompt_file, 0, 0},
+        {"tokens", OPTION_COUNT, &out->tokens, 1, TOKENS_MAX},
+        {"samples", OPTION_COUNT, &out->samples, 1, TEXTS_MAX},
+        {"temperature", OPTION_REAL, &sampler->temperature, 0, 100},
+        {"top-k", OPTION_COUNT, &out->top_k, 0, 1 << 20},
+        {"top-p", OPTION_REAL, &sampler->top_p, 0, 1},
+        {"min-p", OPTION_REAL, &sampler->min_p, 0, 1},
+        {"repeat-penalty", OPTION_REAL, &sampler->repeat_penalty, 0.01, 100},
+        {"seed", OPTION_COUNT, &sampler->seed, 0, 0x1p64},
+        {"stop", OPTION_LIST, &out->stops, 0, 0},
+        {"ignore-end", OPTION_FLAG, &out->texts.ignore_end, 0, 0},
+        {"when-full", OPTION_TEXT, &out->when_full, 0, 0},
+        {"threads", OPTION_COUNT, &out->threads, 1, POOL_THREADS_MAX},
+        {"json", OPTION_FLAG, &out->json, 0, 0},
         {0},
     };
-    int code = options_parse(argc, argv, options, &rest);
+    int code = options_parse(argc, argv, options, &out->rest);
+    sampler->top_k = (size_t)out->top_k;
+    return code;
+}
+
+static int check(const char *tool, struct wish *wish)
+{
+    if (wish->rest.count != 1) {
+        return tool_usage(tool, "one job folder, checkpoint or model is needed");
+    }
+    if (strcmp(wish->when_full, "slide") != 0 && strcmp(wish->when_full, "stop") != 0) {
+        return tool_usage(tool, "--when-full %s: must be slide or stop", wish->when_full);
+    }
+    if (wish->prompt_file && wish->prompts.count > 0) {
+        return tool_usage(tool, "--prompt and --prompt-file exclude each other");
+    }
+    for (size_t i = 0; i < wish->stops.count; i++) {
+        if (wish->stops.items[i][0] == '\0') {
+            return tool_usage(tool, "--stop: a text of at least one byte is needed");
+        }
+    }
+    for (size_t i = 0; i < wish->prompts.count; i++) {
+        if (strlen(wish->prompts.items[i]) > PROMPT_MAX) {
+            return tool_usage(tool, "--prompt has more than %d bytes", PROMPT_MAX);
+        }
+    }
+    size_t prompts = wish->prompts.count > 0 ? wish->prompts.count : 1;
+    if (prompts * (size_t)wish->samples > TEXTS_MAX) {
+        return tool_usage(tool, "%zu prompts and %zu samples: at most %d texts", prompts,
+                          (size_t)wish->samples, TEXTS_MAX);
+    }
+    return EXIT_DONE;
+}
+
+/* The whole file, or standard input for "-". */
+static int read_prompt(struct wish *wish, struct err *err)
+{
+    bool input = strcmp(wish->prompt_file, "-") == 0;
+    FILE *file = input ? stdin : fopen(wish->prompt_file, "re");
+    if (!file) {
+        return err_set(err, ERR_IO, "open %s: %s", wish->prompt_file, strerror(errno));
+    }
+    wish->file_text = mem_zeroed(PROMPT_MAX + 2, 1);
+    size_t length = wish->file_text ? fread(wish->file_text, 1, PROMPT_MAX + 1, file) : 0;
+    bool failed = ferror(file) != 0;
+    if (!input) {
+        fclose(file);
+    }
+    if (!wish->file_text) {
+        return err_set(err, ERR_NO_MEMORY, "no memory for a prompt");
+    }
+    if (failed) {
+        return err_set(err, ERR_IO, "read %s: failed", wish->prompt_file);
+    }
+    if (length > PROMPT_MAX || memchr(wish->file_text, 0, length)) {
+        return err_set(err, ERR_INVALID, "%s: a prompt has at most %d bytes and no NUL",
+                       wish->prompt_file, PROMPT_MAX);
+    }
+    return 0;
+}
+
+int tool_generate(int argc, char **argv)
+{
+    static const char *const nothing[] = {""};
+    struct wish wish;
+    struct err err = {0};
+    struct tool_place place;
+    int code = parse(argc, argv, &wish);
+    if (code == EXIT_DONE) {
+        code = check(argv[0], &wish);
+    }
     if (code != EXIT_DONE) {
         return code;
     }
-    if (rest.count != 1) {
-        return tool_usage(argv[0], "one job folder, checkpoint or model is needed");
-    }
-    if (strlen(prompt) > PROMPT_MAX) {
-        return tool_usage(argv[0], "--prompt has more than %d bytes", PROMPT_MAX);
-    }
-    struct err err = {0};
-    struct tool_place place;
-    const struct sampler wish = {.key = {.seed = seed, .purpose = PHILOX_GENERATE},
-                                 .temperature = temperature,
-                                 .top_k = (size_t)top_k};
-    int rc = tool_place_find(&place, rest.items[0], &err);
+    int rc = wish.prompt_file ? read_prompt(&wish, &err) : 0;
+    const char *file_prompt[] = {wish.file_text};
+    struct texts_options *texts = &wish.texts;
+    texts->prompts = wish.file_text           ? file_prompt
+                     : wish.prompts.count > 0 ? wish.prompts.items
+                                              : nothing;
+    texts->prompt_count = !wish.file_text && wish.prompts.count > 0 ? wish.prompts.count : 1;
+    texts->samples = (size_t)wish.samples;
+    texts->tokens = (size_t)wish.tokens;
+    texts->stops = wish.stops.items;
+    texts->stop_count = wish.stops.count;
+    texts->slide = strcmp(wish.when_full, "slide") == 0;
     if (rc == 0) {
-        rc = generate(&place, prompt, (size_t)tokens, &wish, (size_t)threads, &err);
+        rc = tool_place_find(&place, wish.rest.items[0], &err);
+    }
+    if (rc == 0) {
+        rc = generate(&place, &wish, &err);
         tool_place_release(&place);
     }
+    free(wish.file_text);
     return rc == 0 ? EXIT_DONE : tool_fail(&err);
 }

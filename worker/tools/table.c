@@ -47,11 +47,24 @@ const struct command tools_commands[] = {
      "  --delimiter TEXT  between context and choice; otherwise one space where neither has "
      "any\n"},
     {"generate",
-     "PATH [--prompt TEXT] [--tokens N] [--temperature T] [--top-k K] [--seed S] [--threads N]",
+     "PATH [--prompt TEXT]... [--prompt-file FILE] [--tokens N] [--samples N] [--temperature "
+     "T] "
+     "[--top-k K] [--top-p P] [--min-p P] [--repeat-penalty R] [--seed S] [--stop TEXT]... "
+     "[--ignore-end] [--when-full slide|stop] [--threads N] [--json]",
      "text from a job's model, a checkpoint or a model folder", tool_generate,
-     "Text goes to stdout as it comes, the speed to stderr. Temperature 0 takes the likeliest\n"
-     "token each time. Past the model's context the window slides. Needs the byte "
-     "tokenizer.\n"},
+     "One text goes to stdout as it comes, several at the end; the speed goes to stderr.\n"
+     "\n"
+     "  --prompt TEXT       may come again: one text each; --prompt-file -: standard input\n"
+     "  --samples N         texts a prompt, with other random numbers\n"
+     "  --tokens N          new tokens of a text at most; 200\n"
+     "  --temperature T     0 takes the likeliest token each time; 1\n"
+     "  --top-k --top-p --min-p   leave out unlikely tokens; all stay by default\n"
+     "  --repeat-penalty R  against tokens among the last 64; 1: off\n"
+     "  --stop TEXT         the text ends before it; may come again\n"
+     "  --ignore-end        go on behind the end of a document\n"
+     "  --when-full WHAT    slide: a full context loses its older half; stop: the text ends\n"
+     "\n"
+     "Needs the byte tokenizer. docs/generation.md has the rest.\n"},
     {"export", "PATH --out FOLDER",
      "the model folder (config.json, model.safetensors) of a checkpoint", tool_export, NULL},
     {"inspect", "PATH [--n N --m M] [--block] [--json]",
@@ -70,6 +83,8 @@ const struct command tools_commands[] = {
      "refresh. Bound by: which takes longer at the machine's measured peaks, the op's\n"
      "operations or its bytes (every operand once); of bound: the share of the op's time that\n"
      "this explains, above 100% where data stay in a cache.\n"
+     "generate: with a job, tokens/s of generation by its model, a dense, a 2:4 and a 1:4 "
+     "one.\n"
      "\n"
      "  --part PART       all, products or step\n"},
     {0},
