@@ -119,13 +119,17 @@ INLINE vec4 fold(const vec *s)
  * block. */
 INLINE vec chosen(const float *choices, const uint16_t *words, size_t part, const unsigned bits)
 {
-    vec t[1 << SELECT_BITS_MAX];
-    UNROLL for (size_t c = 0; c < (size_t)1 << bits; c++) t[c] =
+    enum { MANY = 1 << SELECT_BITS_MAX };
+    const unsigned many = 1U << bits; /* bounds are fixed, so that every build can unroll */
+    vec t[MANY];
+    UNROLL for (unsigned c = 0; c < MANY; c++) if (c < many) t[c] =
         vec_load(choices + c * CPU_SELECT + part * VEC);
-    UNROLL for (unsigned b = 0; b < bits; b++)
+    UNROLL for (unsigned b = 0; b < SELECT_BITS_MAX; b++)
     {
+        if (b >= bits)
+            break;
         lanes set = lanes_of(words[b], part);
-        UNROLL for (size_t c = 0; c < (size_t)1 << (bits - 1 - b); c++) t[c] =
+        UNROLL for (unsigned c = 0; c < MANY / 2; c++) if (c < many >> (b + 1)) t[c] =
             choose(set, t[2 * c], t[2 * c + 1]);
     }
     return t[0];
