@@ -18,6 +18,7 @@
 struct heartbeat {
     struct comm *comm;
     int fd;
+    char path[FSX_PATH_MAX];
     _Atomic uint64_t step;
     pthread_t thread;
     pthread_mutex_t mutex; /* of `ends`, which `wake` announces */
@@ -104,12 +105,8 @@ static void release(struct heartbeat *heartbeat)
 int heartbeat_start(struct heartbeat **out, const char *attempt, struct comm *comm,
                     struct err *err)
 {
-    char path[FSX_PATH_MAX];
     pthread_condattr_t clock;
     *out = NULL;
-    int rc = fsx_path(path, err, "%s/heartbeat-%d", attempt, comm->rank);
-    if (rc != 0)
-        return rc;
     struct heartbeat *heartbeat = mem_zeroed(1, sizeof *heartbeat);
     if (!heartbeat)
         return err_set(err, ERR_NO_MEMORY, "no memory for the heartbeat");
@@ -119,9 +116,13 @@ int heartbeat_start(struct heartbeat **out, const char *attempt, struct comm *co
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&heartbeat->wake, &clock);
     pthread_condattr_destroy(&clock);
-    heartbeat->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (heartbeat->fd < 0)
-        rc = err_set(err, ERR_IO, "open %s: %s", path, strerror(errno));
+    heartbeat->fd = -1;
+    int rc = fsx_path(heartbeat->path, err, "%s/heartbeat-%d", attempt, comm->rank);
+    if (rc == 0)
+        heartbeat->fd =
+            open(heartbeat->path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (rc == 0 && heartbeat->fd < 0)
+        rc = err_set(err, ERR_IO, "open %s: %s", heartbeat->path, strerror(errno));
     if (rc == 0)
         rc = beat(heartbeat, err);
     if (rc == 0)
@@ -149,5 +150,6 @@ void heartbeat_stop(struct heartbeat *heartbeat)
     pthread_cond_signal(&heartbeat->wake);
     pthread_mutex_unlock(&heartbeat->mutex);
     pthread_join(heartbeat->thread, NULL);
+    unlink(heartbeat->path);
     release(heartbeat);
 }

@@ -18,7 +18,7 @@ int heartbeat_start(struct heartbeat **out, const char *attempt, struct comm *co
 /* Steps done, for those who read the file. */
 void heartbeat_step(struct heartbeat *heartbeat, size_t step);
 
-/* Ends the thread; the file stays. NULL is fine. */
+/* Ends the thread and removes the file: this rank is judged no more. NULL is fine. */
 void heartbeat_stop(struct heartbeat *heartbeat);
 
 #endif

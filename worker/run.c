@@ -25,64 +25,6 @@ static int run_word(struct run *run, enum control_word *word, struct err *err)
     return rc;
 }
 
-static int run_save(struct run *run, struct err *err)
-{
-    uint64_t bytes;
-    double began = clock_monotonic_s();
-    struct agreement state;
-    if (run->saved_step == run->trainer->step) {
-        return 0;
-    }
-    int rc = trainer_compare(run->trainer, &state, err);
-    if (rc == 0) {
-        rc = run_repaired(run, &state, err);
-    }
-    if (rc == 0) {
-        rc = checkpoint_save(run->trainer, run->checkpoints, &bytes, err);
-    }
-    if (rc != 0) {
-        return rc;
-    }
-    run->saved_step = run->trainer->step;
-    run->prune_due = true;
-    if (run->comm->rank != 0) {
-        return 0;
-    }
-    double ms = (clock_monotonic_s() - began) * 1000;
-    log_info("checkpoint at step %zu, %" PRIu64 " bytes", run->trainer->step, bytes);
-    return report_checkpoint(run->log, run->trainer->step, bytes, ms, run->last_loss, err);
-}
-
-/* Older checkpoints go once the newest is known to be good: a batch was accepted after it, or
- * the run ends with it. */
-static int run_prune(struct run *run, struct err *err)
-{
-    const struct checkpoint_keep keep = {.last = (size_t)run->spec.train.keep,
-                                         .best = (size_t)run->spec.train.keep_best,
-                                         .every = (size_t)run->spec.train.checkpoint_every};
-    struct err kept = {0};
-    if (!run->prune_due) {
-        return 0;
-    }
-    run->prune_due = false;
-    if (run->comm->rank != 0 || checkpoint_prune(run->checkpoints, &keep, &kept) == 0) {
-        return 0;
-    }
-    log_warn("%s", kept.text);
-    return report_warning(run->log, "prune_failed", kept.text, err);
-}
-
-int run_repaired(struct run *run, const struct agreement *found, struct err *err)
-{
-    if (run->comm->rank != 0 || found->repaired == 0) {
-        return 0;
-    }
-    log_warn("step %zu: %zu parameters differed between ranks (%s first) and were taken from "
-             "rank %d",
-             run->trainer->step, found->repaired, found->first, found->root);
-    return report_state_repair(run->log, run->trainer->step, found, err);
-}
-
 static int run_evaluate(struct run *run, struct err *err)
 {
     size_t tokens;
@@ -153,7 +95,7 @@ static int run_step(struct run *run, struct err *err)
         rc = run_evaluate(run, err);
     }
     if (rc == 0 && due(result.step, run->spec.train.checkpoint_every)) {
-        rc = run_save(run, err);
+        rc = run_save(run, false, err);
     }
     return rc;
 }
@@ -164,7 +106,7 @@ static int run_train(struct run *run, struct err *err)
         enum control_word word;
         int rc = run_word(run, &word, err);
         if (rc == 0 && word != CONTROL_RUN) {
-            rc = run_save(run, err);
+            rc = run_save(run, word == CONTROL_STOP, err);
         }
         if (rc == 0 && word == CONTROL_STOP) {
             run->result->stopped = true;
@@ -198,7 +140,7 @@ static int run_finish(struct run *run, struct err *err)
     struct rusage usage = {0};
     int rc = run_evaluate(run, err);
     if (rc == 0) {
-        rc = run_save(run, err);
+        rc = run_save(run, true, err);
     }
     if (rc == 0) {
         rc = run_prune(run, err);

@@ -101,6 +101,9 @@ static int open_output(struct run *run, struct err *err)
     if (rc == 0) {
         rc = event_log_open(&run->log, path, err);
     }
+    if (rc == 0) {
+        event_log_on_full(run->log, run_wait_space, run);
+    }
     if (rc == 0 && run->spec.resources.ranks != run->comm->size) {
         log_warn("%d ranks run; the job asks for %" PRId64, run->comm->size,
                  run->spec.resources.ranks);

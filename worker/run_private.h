@@ -29,8 +29,9 @@ struct run {
 
     struct heartbeat *heartbeat;
     double began_s;
-    size_t saved_step; /* of the newest checkpoint; SIZE_MAX: none */
-    bool prune_due;    /* it is not known to be good yet: no batch was accepted since */
+    int64_t say_full_ms; /* when to say again that the disk is full */
+    size_t saved_step;   /* of the newest checkpoint; SIZE_MAX: none */
+    bool prune_due;      /* it is not known to be good yet: no batch was accepted since */
     double last_loss;
     bool evaluated;
     size_t evaluated_step;
@@ -45,6 +46,18 @@ int run_agree(struct run *run, int code, struct err *err);
  * run_close is needed after a failure too. */
 int run_open(struct run *run, struct err *err);
 void run_close(struct run *run);
+
+/* Compares the ranks and writes a checkpoint, unless there is one of this step. A checkpoint
+ * that cannot be written is a warning; one that must be, since the run leaves after it, is
+ * tried until the disk has room or somebody stops the run, and otherwise an error. */
+int run_save(struct run *run, bool must, struct err *err);
+
+/* Older checkpoints go once the newest is known to be good: a batch was accepted after it, or
+ * the run ends with it. */
+int run_prune(struct run *run, struct err *err);
+
+/* Rank 0, on a full disk: waits a second; false if the run is to stop. context: the run. */
+bool run_wait_space(void *context, const struct err *why);
 
 /* After trainer_step rejected a batch. */
 int run_rejected(struct run *run, const struct step_result *result, struct err *err);

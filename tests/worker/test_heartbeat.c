@@ -79,10 +79,11 @@ static void a_heartbeat_is_there_at_once_and_goes_on_by_itself(void **state)
     }
     assert_int_equal(step, 7);
     assert_int_equal(progress, 2);
-    heartbeat_step(heartbeat, 8);
-    heartbeat_stop(heartbeat); /* the last word */
-    read_beat(&rank, &step, &progress);
-    assert_int_equal(step, 8);
+    char path[FSX_PATH_MAX];
+    assert_int_equal(fsx_path(path, NULL, "%s/heartbeat-0", folder), 0);
+    assert_true(fsx_exists(path));
+    heartbeat_stop(heartbeat); /* it leaves: no longer judged */
+    assert_false(fsx_exists(path));
     comm->ops->destroy(comm);
     heartbeat_stop(NULL);
 }
