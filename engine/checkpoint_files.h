@@ -48,6 +48,10 @@ void checkpoint_tensors_release(struct checkpoint_tensors *tensors);
 int checkpoint_tensors_write(const struct checkpoint_tensors *tensors, const char *path,
                              struct err *err);
 
+/* ERR_CORRUPT if the file of weights at path is too short for the shape, which passed
+ * model_shape_check: no memory is to be taken for it. */
+int checkpoint_size_check(const struct model_shape *shape, const char *path, struct err *err);
+
 /* Fills the tensors' memory from path. ERR_CORRUPT unless it holds exactly these, in name, type
  * and shape. */
 int checkpoint_tensors_read(const struct checkpoint_tensors *tensors, const char *path,

@@ -1,12 +1,15 @@
 #include "engine/checkpoint.h"
 
 #include "engine/checkpoint_files.h"
+#include "engine/model_private.h"
 #include "proto/base/mem.h"
 #include "proto/format/manifest.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Weights and codes of folder into the model; codes are checked and the packs rebuilt. */
 static int weights_read(struct model *model, const char *folder, struct err *err)
@@ -177,17 +180,41 @@ int checkpoint_newest(char **out, const char *folder, struct err *err)
     return rc;
 }
 
+int checkpoint_size_check(const struct model_shape *shape, const char *path, struct err *err)
+{
+    struct stat status;
+    size_t count = 0, codes = 0;
+    if (stat(path, &status) != 0) {
+        return err_set(err, ERR_NOT_FOUND, "%s: %s", path, strerror(errno));
+    }
+    const uint64_t held = (uint64_t)status.st_size / sizeof(real) +
+                          (uint64_t)model_param_count(shape) * MODEL_PARAM_ALIGN;
+    if (!model_params_fill(NULL, shape, &count, &codes) || count > held) {
+        return err_set(err, ERR_CORRUPT,
+                       "%s has %jd bytes: too few for the shape that train.json names", path,
+                       (intmax_t)status.st_size);
+    }
+    return 0;
+}
+
 int checkpoint_load_model(struct model **out, struct device *dev, const char *path,
                           size_t batch, size_t context, struct err *err)
 {
     struct checkpoint_info info;
     struct model *model = NULL;
+    char weights[FSX_PATH_MAX];
     int rc = manifest_verify(path, NULL, err);
     if (rc == 0) {
         rc = checkpoint_describe(&info, path, err);
     }
     if (rc == 0) {
         rc = model_shape_check(&info.shape, err);
+    }
+    if (rc == 0) {
+        rc = fsx_path(weights, err, "%s/%s", path, CHECKPOINT_MODEL_FILE);
+    }
+    if (rc == 0) { /* before memory is taken for what a few bytes of JSON promise */
+        rc = checkpoint_size_check(&info.shape, weights, err);
     }
     if (rc == 0) {
         rc = model_create(&model, dev, &info.shape, batch,

@@ -466,6 +466,32 @@ static void resumed_attempt_takes_back_the_steps_after_its_checkpoint(void **sta
     assert_int_equal(progress.step, 4);
 }
 
+static void a_roll_back_takes_back_the_steps_after_it(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const keys[] = {"loss"};
+    add_event(
+        f->store, ID,
+        "{\"seq\":1," TIME
+        ",\"type\":\"start\",\"attempt\":1,\"step\":0,\"steps\":10,\"tokens_per_step\":8}");
+    for (int i = 1; i <= 5; i++)
+        add_eventf(f->store, ID,
+                   "{\"seq\":%d," TIME
+                   ",\"type\":\"step\",\"step\":%d,\"tokens\":%d,\"loss\":%d}",
+                   i + 1, i, 8 * i, i);
+    add_event(f->store, ID,
+              "{\"seq\":7," TIME ",\"type\":\"rollback\",\"step\":2,\"from\":5,\"tokens\":16}");
+    struct job_progress progress;
+    assert_int_equal(store_progress(f->store, ID, &progress, NULL), 0);
+    assert_int_equal(progress.attempt, 1);
+    assert_int_equal(progress.step, 2);
+    assert_int_equal(progress.tokens, 16);
+    assert_int_equal(progress.steps, 10);
+    cJSON *json = series(f->store, keys, 1, 100);
+    assert_int_equal(cJSON_GetArraySize(json_array(json, "loss")), 2);
+    cJSON_Delete(json);
+}
+
 static void thinning_keeps_the_lowest_and_the_highest_of_every_bucket(void **state)
 {
     struct fixture *f = *state;
@@ -682,6 +708,7 @@ int main(void)
         TEST(migration_runs_only_the_missing_steps),
         TEST(event_is_stored_once_and_read_back_from_a_seq),
         TEST(resumed_attempt_takes_back_the_steps_after_its_checkpoint),
+        TEST(a_roll_back_takes_back_the_steps_after_it),
         TEST(thinning_keeps_the_lowest_and_the_highest_of_every_bucket),
         TEST(loss_that_is_not_finite_is_null_and_survives_thinning),
         TEST(unknown_series_is_an_error_that_names_it),

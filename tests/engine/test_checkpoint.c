@@ -531,6 +531,31 @@ static void a_model_is_loaded_from_a_checkpoint_alone(void **state)
     fixture_release(&f);
 }
 
+static void a_shape_that_its_file_cannot_hold_takes_no_memory(void **state)
+{
+    (void)state;
+    static const char *const changes[][2] = {
+        {"\"vocab\":33", "\"vocab\":16000000"},
+        {"\"layers\":2", "\"layers\":500"},
+        {"\"intermediate\":24", "\"intermediate\":65536"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        struct fixture f;
+        struct err err = {0};
+        struct model *model = NULL;
+        struct trainer_config config = fixture_config("chts24", 1, 4);
+        fixture_open(&f, &config);
+        fixture_fill(&f, 1);
+        save(&f);
+        rewrite(&f, changes[i][0], changes[i][1]);
+        assert_int_equal(checkpoint_load_model(&model, f.dev, fixture_path(&f, "step-00000009"),
+                                               1, 0, &err),
+                         ERR_CORRUPT);
+        assert_non_null(strstr(err.text, "too few for the shape"));
+        fixture_release(&f);
+    }
+}
+
 static void saving_where_nothing_can_be_written_is_an_error(void **state)
 {
     (void)state;
@@ -561,6 +586,7 @@ int main(void)
         cmocka_unit_test(a_roll_back_takes_the_last_good_one_that_was_due),
         cmocka_unit_test(a_wrong_guard_is_refused),
         cmocka_unit_test(a_model_is_loaded_from_a_checkpoint_alone),
+        cmocka_unit_test(a_shape_that_its_file_cannot_hold_takes_no_memory),
         cmocka_unit_test(saving_where_nothing_can_be_written_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,6 +118,29 @@ static void what_is_done_again_counts_once(void **state)
     summary_release(&s);
 }
 
+static void what_was_rolled_back_does_not_count(void **state)
+{
+    (void)state;
+    struct summary s;
+    summary_init(&s);
+    add_start(&s, 0);
+    for (int i = 1; i <= 4; i++) {
+        add_step(&s, i, 10);
+    }
+    add_eval(&s, 4, "1.5");
+    add(&s, "{\"type\":\"rollback\",\"step\":2,\"from\":4,\"tokens\":20}");
+    assert_int_equal(s.step, 2);
+    assert_int_equal(s.step_count, 2);
+    assert_int_equal(s.attempts, 1);
+    add_step(&s, 3, 10);
+    add_eval(&s, 3, "2.5");
+    assert_int_equal(summary_finish(&s, NULL), 0);
+    near(s.final_loss, 2.5);
+    near(s.best_loss, 2.5);
+    near(s.tokens, 30);
+    summary_release(&s);
+}
+
 static void losses_that_are_not_finite_are_not_known(void **state)
 {
     (void)state;
@@ -152,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_evaluations_and_refreshes_become_one_row),
         cmocka_unit_test(what_is_done_again_counts_once),
+        cmocka_unit_test(what_was_rolled_back_does_not_count),
         cmocka_unit_test(losses_that_are_not_finite_are_not_known),
         cmocka_unit_test(spread_is_that_of_a_sample),
     };
