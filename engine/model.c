@@ -20,14 +20,15 @@ void model_limits(struct device_limits *out, const struct model_shape *shape, si
                   size_t context)
 {
     size_t widest = shape->hidden > shape->intermediate ? shape->hidden : shape->intermediate;
-    size_t entries = shape->n < shape->m ? widest * shape->hidden : 0; /* of an N:M matrix */
-    *out = (struct device_limits){.rows = batch * context,
-                                  .dim_max = widest,
-                                  .vocab = shape->vocab,
-                                  .context = context,
-                                  .heads = shape->heads,
-                                  .head_dim = model_head_dim(shape),
-                                  .nm_values = entries / shape->m * shape->n};
+    bool sparse = shape->n < shape->m && shape->latent == MODEL_LATENT_NONE;
+    *out = (struct device_limits){
+        .rows = batch * context,
+        .dim_max = widest,
+        .vocab = shape->vocab,
+        .context = context,
+        .heads = shape->heads,
+        .head_dim = model_head_dim(shape),
+        .nm_values = sparse ? widest * shape->hidden / shape->m * shape->n : 0};
 }
 
 size_t model_pack_size(const struct ops *ops, size_t dout, size_t din, unsigned n, unsigned m)

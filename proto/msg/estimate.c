@@ -211,16 +211,17 @@ static uint64_t topology_bytes(const struct shape *shape)
     target_matrices(shape, kinds);
     for (size_t i = 0; i < KINDS; i++) {
         uint64_t groups = mul(kinds[i].dout, kinds[i].din / shape->m);
-        uint64_t links = round_up(mul(mul(groups, shape->n), 2), ALIGN_BYTES);
+        uint64_t links = round_up(mul(groups, shape->n), ALIGN_BYTES);
         uint64_t counts = mul(blocks(kinds[i].dout, PANEL), kinds[i].din);
-        uint64_t pack = round_up(add(mul(links, 2), counts), ALIGN_BYTES);
+        uint64_t pack = round_up(mul(add(links, counts), 2), ALIGN_BYTES);
         pack = shape->latent ? 0 : pack; /* the products are dense */
         sum = add(sum, mul(add(mul(groups, CODE_BYTES), pack), kinds[i].times));
     }
     return mul(sum, shape->layers);
 }
 
-/* The larger need of head and attention: engine/cpu/head.c and attention.c. */
+/* The largest need of head, attention and the values of a sparse matrix in the order of dX:
+ * engine/cpu/head.c, attention.c and product.c. */
 static uint64_t device_scratch(const struct shape *shape, uint64_t threads)
 {
     uint64_t logits = add(add(shape->vocab, mul(2, blocks(shape->vocab, VOCAB_BLOCK))), 2);
@@ -231,7 +232,10 @@ static uint64_t device_scratch(const struct shape *shape, uint64_t threads)
     uint64_t backward = add(mul(features, mul(panels, 8)),
                             add(2 * PANEL * PANEL, mul(panels, 2 * PANEL)));
     uint64_t attention = mul(larger(forward, backward), threads);
-    return mul(larger(head, attention), REAL_BYTES);
+    uint64_t entries = mul(larger(shape->hidden, shape->wide), shape->hidden);
+    bool sparse = shape->n < shape->m && !shape->latent;
+    uint64_t values = sparse ? mul(entries / shape->m, shape->n) : 0;
+    return mul(larger(larger(head, attention), values), REAL_BYTES);
 }
 
 /* Largest extents over the target matrices. */
