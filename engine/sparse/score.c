@@ -19,6 +19,11 @@
 
 enum { WORD_BITS = 64, MANTISSA_BITS = 52 };
 
+/* Adding and subtracting 1.5 2^52 rounds a number below 2^51 as rint does, ties to even,
+ * without a call; R in units of 2^-f is below, the bound of grid_scale being at least twice the
+ * largest R. */
+static const double ROUND = 0x1.8p52;
+
 static_assert(REFRESH_PANEL % SCORE_LANES == 0, "a panel is whole vectors");
 
 static size_t words_of(size_t bits) { return (bits + WORD_BITS - 1) / WORD_BITS; }
@@ -91,6 +96,7 @@ static void fill_panel(void *context, size_t task, unsigned thread)
 {
     (void)thread;
     struct side *s = context;
+    const double inverse = 1 / s->scale; /* a power of two: exact */
     for (size_t z = task * WORD_BITS; z < s->rows && z < (task + 1) * WORD_BITS; z++)
         for (size_t l = 0; l < REFRESH_PANEL; l++) {
             const size_t o = s->first + l;
@@ -101,7 +107,8 @@ static void fill_panel(void *context, size_t task, unsigned thread)
             if (common > 0) {
                 const uint32_t external = s->degree[z] - common;
                 const double internal = s->count_links ? common + 1.0 : 1.0;
-                r = rint(internal / (external > 1 ? external : 1) * s->scale) / s->scale;
+                const double units = internal / (external > 1 ? external : 1) * s->scale;
+                r = (units + ROUND - ROUND) * inverse;
             }
             s->panel[z * REFRESH_PANEL + l] = r;
         }
