@@ -129,6 +129,8 @@ def about(it):
 
 def held_connections(it):
     """More connections than there may be, all of them silent or slow: closed at the deadline, and the service goes on."""
+    it.stop()
+    it.start("--connections", "256")
     host, port = urllib.parse.urlsplit(it.url).netloc.split(":")
     crowd = []
     for i in range(300):
