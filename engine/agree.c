@@ -105,12 +105,15 @@ static int elect(const struct comparison *c, const struct item *item, uint64_t h
 static int mend(const struct comparison *c, struct item *item, uint64_t hash, struct err *err)
 {
     int root;
+    if (c->masks) /* for all else the state was compared, and is here */
+        model_pull(c->model);
     int rc = elect(c, item, hash, &root, err);
     for (size_t i = 0; rc == 0 && i < item->part_count; i++)
         rc = c->comm->ops->broadcast(c->comm, item->parts[i].data, item->parts[i].bytes, root,
                                      err);
     if (rc != 0)
         return rc;
+    model_push(c->model);
     if (item->param && item->param->nm)
         c->model->dev->ops->nm_repack(c->model->dev, item->param->nm);
     if (c->out->repaired++ == 0) {
@@ -164,6 +167,7 @@ int states_agree(struct model *model, struct comm *comm, void *explored, size_t 
     *out = (struct agreement){.compared = comm->size > 1};
     if (!out->compared)
         return 0;
+    model_pull(model);
     for (size_t i = 0; rc == 0 && i < model->param_count; i++) {
         item_init(&c.items[c.count], model, &model->params[i]);
         rc = compare(&c, err);

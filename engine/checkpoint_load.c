@@ -32,6 +32,7 @@ static int weights_read(struct model *model, const char *folder, struct err *err
         }
     }
     if (rc == 0) {
+        model_push(model);
         model_repack(model);
     }
     return rc;
@@ -47,6 +48,9 @@ static int state_read(struct trainer *trainer, const char *folder, struct err *e
     }
     if (rc == 0) {
         rc = checkpoint_tensors_read(&state, path, err);
+    }
+    if (rc == 0) {
+        model_push(trainer->model);
     }
     checkpoint_tensors_release(&state);
     return rc;

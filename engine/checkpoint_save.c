@@ -88,6 +88,7 @@ int checkpoint_save(struct trainer *trainer, const char *folder, uint64_t *bytes
     *bytes = 0;
     int rc = 0;
     if (trainer->comm->rank == 0) {
+        model_pull(trainer->model);
         rc = folder_write(trainer, folder, bytes, err);
     }
     rc = comm_agree(trainer->comm, rc, NULL, err);

@@ -17,6 +17,8 @@ struct comm_ops {
     const char *name; /* "self", "mpi" */
     /* data[i] = sum over ranks; every rank gets the same bits. */
     int (*sum_real)(struct comm *comm, real *data, size_t count, struct err *err);
+    /* The same of memory that ops work on (device_alloc), its device's copy; NULL: the caller moves it. */
+    int (*sum_device)(struct comm *comm, real *data, size_t count, struct err *err);
     int (*sum_double)(struct comm *comm, double *data, size_t count, struct err *err);
     int (*min_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);
     int (*max_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);

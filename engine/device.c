@@ -9,6 +9,10 @@ static const struct device_row *const device_rows[] = {
     &device_ref,
 #ifndef HEBB_REAL_DOUBLE
     &device_cpu,
+#ifdef HEBB_CUDA
+    &device_cuda,
+    &device_cuda_fp32,
+#endif
 #endif
 };
 
@@ -37,7 +41,8 @@ static int device_unknown(const char *name, struct err *err)
             strncat(names, ", ", sizeof names - strlen(names) - 1);
         strncat(names, device_rows[i]->name, sizeof names - strlen(names) - 1);
     }
-    return err_set(err, ERR_UNSUPPORTED, "device \"%s\": this build has %s", name, names);
+    return err_set(err, ERR_UNSUPPORTED, "/resources/device is \"%s\": this build has %s", name,
+                   names);
 }
 
 int device_create(struct device **out, const char *name, struct pool *pool, struct err *err)
@@ -65,9 +70,9 @@ void device_destroy(struct device *dev)
     if (!dev)
         return;
     const struct device_row *row = device_row_of(dev);
+    device_free(dev, dev->scratch);
     if (row->close)
         row->close(dev);
-    mem_aligned_free(dev->scratch);
     free(dev);
 }
 
@@ -79,18 +84,76 @@ const struct ops *device_ops(const char *name)
 
 int device_reserve(struct device *dev, const struct device_limits *limits, struct err *err)
 {
-    size_t bytes = device_row_of(dev)->scratch_bytes(limits, pool_threads(dev->pool));
+    const struct device_row *row = device_row_of(dev);
+    size_t bytes = row->scratch_bytes(limits, pool_threads(dev->pool));
+    int rc = row->admit ? row->admit(limits, err) : 0;
+    if (rc != 0)
+        return rc;
     if (bytes <= dev->scratch_bytes)
         return 0;
-    void *scratch = bytes == SIZE_MAX ? NULL : mem_aligned(bytes, 1);
+    void *scratch = bytes == SIZE_MAX ? NULL : device_alloc(dev, bytes, 1);
     if (!scratch)
         return err_set(err, ERR_NO_MEMORY,
                        "no memory for %zu bytes of scratch on device \"%s\"", bytes,
                        dev->ops->name);
-    mem_aligned_free(dev->scratch);
+    device_free(dev, dev->scratch);
     dev->scratch = scratch;
     dev->scratch_bytes = bytes;
     return 0;
+}
+
+static const struct device_memory *memory_of(const struct device *dev)
+{
+    return device_row_of(dev)->memory;
+}
+
+void *device_alloc(struct device *dev, size_t count, size_t size)
+{
+    const struct device_memory *memory = memory_of(dev);
+    size_t bytes = 0;
+    if (!memory)
+        return mem_aligned(count, size);
+    return size_mul(&bytes, count, size) ? memory->alloc(dev, bytes) : NULL;
+}
+
+void device_free(struct device *dev, void *memory)
+{
+    const struct device_memory *own = memory_of(dev);
+    if (own)
+        own->free(dev, memory);
+    else
+        mem_aligned_free(memory);
+}
+
+void device_push(struct device *dev, const void *memory, size_t bytes)
+{
+    const struct device_memory *own = memory_of(dev);
+    if (own && bytes > 0)
+        own->push(dev, memory, bytes);
+}
+
+void device_pull(struct device *dev, const void *memory, size_t bytes)
+{
+    const struct device_memory *own = memory_of(dev);
+    if (own && bytes > 0)
+        own->pull(dev, memory, bytes);
+}
+
+void device_zero(struct device *dev, void *memory, size_t bytes)
+{
+    const struct device_memory *own = memory_of(dev);
+    if (own && bytes > 0)
+        own->zero(dev, memory, bytes);
+    else
+        memset(memory, 0, bytes);
+}
+
+bool device_shares_memory(const struct device *dev) { return memory_of(dev) == NULL; }
+
+int device_check(struct device *dev, struct err *err)
+{
+    const struct device_memory *own = memory_of(dev);
+    return own ? own->check(dev, err) : 0;
 }
 
 size_t device_scratch_bytes(const char *name, const struct device_limits *limits,

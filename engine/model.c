@@ -41,12 +41,12 @@ size_t model_pack_size(const struct ops *ops, size_t dout, size_t din, unsigned 
 static int create_slabs(struct model *model, bool training, struct err *err)
 {
     bool fits = true;
-    model->weights = mem_aligned(model->count, sizeof(real));
+    model->weights = device_alloc(model->dev, model->count, sizeof(real));
     fits = model->weights != NULL;
     if (fits && training) {
-        model->grads = mem_aligned(model->count, sizeof(real));
-        model->moment1 = mem_aligned(model->count, sizeof(real));
-        model->moment2 = mem_aligned(model->count, sizeof(real));
+        model->grads = device_alloc(model->dev, model->count, sizeof(real));
+        model->moment1 = device_alloc(model->dev, model->count, sizeof(real));
+        model->moment2 = device_alloc(model->dev, model->count, sizeof(real));
         fits = model->grads && model->moment1 && model->moment2;
     }
     if (!fits)
@@ -83,8 +83,8 @@ static int create_masks(struct model *model, struct err *err)
             p->pack_bytes +=
                 model_pack_size(model->dev->ops, param->rows, param->cols, shape->n, shape->m);
     }
-    model->codes = mem_aligned(model->code_count, sizeof *model->codes);
-    p->packs = p->pack_bytes > 0 ? mem_aligned(p->pack_bytes, 1) : NULL;
+    model->codes = device_alloc(model->dev, model->code_count, sizeof *model->codes);
+    p->packs = p->pack_bytes > 0 ? device_alloc(model->dev, p->pack_bytes, 1) : NULL;
     p->nms = mem_zeroed(shape->layers * MODEL_TARGETS_PER_LAYER, sizeof *p->nms);
     if (!model->codes || !p->nms || (p->pack_bytes > 0 && !p->packs))
         return err_set(err, ERR_NO_MEMORY, "model: no memory for %zu pattern codes",
@@ -131,7 +131,7 @@ static int create_effective(struct model *model, struct err *err)
     if (model->shape.latent == MODEL_LATENT_NONE)
         return 0;
     const size_t count = model_effective_count(model->params, model->param_count);
-    model->effective = mem_aligned(count, sizeof(real));
+    model->effective = device_alloc(model->dev, count, sizeof(real));
     if (!model->effective)
         return err_set(err, ERR_NO_MEMORY, "model: no memory for %zu effective weights", count);
     real *next = model->effective;
@@ -146,7 +146,8 @@ static int create_effective(struct model *model, struct err *err)
 }
 
 /* Angles of the rotary positions: t * theta^(-2i / D), computed in double. */
-static void fill_angles(struct work *work, const struct model_shape *shape, size_t context)
+static void fill_angles(struct device *dev, struct work *work, const struct model_shape *shape,
+                        size_t context)
 {
     size_t half = model_head_dim(shape) / 2;
     for (size_t t = 0; t < context; t++) {
@@ -156,6 +157,8 @@ static void fill_angles(struct work *work, const struct model_shape *shape, size
             work->sine[t * half + i] = (real)sin(angle);
         }
     }
+    device_push(dev, work->cosine, context * half * sizeof(real));
+    device_push(dev, work->sine, context * half * sizeof(real));
 }
 
 static int create_activations(struct model *model, bool training, struct err *err)
@@ -169,7 +172,7 @@ static int create_activations(struct model *model, bool training, struct err *er
     bool fits = model_layout(p->saved, &p->scratch, &p->work, NULL, ops, &model->shape,
                              p->batch, p->context, training, &p->activation_count);
     if (fits)
-        p->activations = mem_aligned(p->activation_count, sizeof(real));
+        p->activations = device_alloc(model->dev, p->activation_count, sizeof(real));
     if (!fits || !p->activations)
         return err_set(
             err, ERR_NO_MEMORY,
@@ -178,7 +181,7 @@ static int create_activations(struct model *model, bool training, struct err *er
             p->batch, p->context);
     model_layout(p->saved, &p->scratch, &p->work, p->activations, ops, &model->shape, p->batch,
                  p->context, training, &p->activation_count);
-    fill_angles(&p->work, &model->shape, p->context);
+    fill_angles(model->dev, &p->work, &model->shape, p->context);
 
     struct device_limits limits;
     model_limits(&limits, &model->shape, p->batch, p->context);
@@ -232,19 +235,19 @@ void model_destroy(struct model *model)
     if (!model)
         return;
     struct model_private *p = model->private_data;
-    mem_aligned_free(p->activations);
-    mem_aligned_free(p->packs);
+    device_free(model->dev, p->activations);
+    device_free(model->dev, p->packs);
     free(p->saved);
     free(p->nms);
     free(p);
-    mem_aligned_free(model->weights);
-    mem_aligned_free(model->grads);
-    mem_aligned_free(model->moment1);
-    mem_aligned_free(model->moment2);
+    device_free(model->dev, model->weights);
+    device_free(model->dev, model->grads);
+    device_free(model->dev, model->moment1);
+    device_free(model->dev, model->moment2);
     mem_aligned_free(model->refresh_age);
-    mem_aligned_free(model->ages);
-    mem_aligned_free(model->codes);
-    mem_aligned_free(model->effective);
+    device_free(model->dev, model->ages);
+    device_free(model->dev, model->codes);
+    device_free(model->dev, model->effective);
     pattern_table_destroy(model->patterns);
     free(model->params);
     free(model);
@@ -255,11 +258,29 @@ int model_keep_ages(struct model *model, bool entries, struct err *err)
     assert(model->moment1 && !model->refresh_age && !model->ages);
     model->refresh_age = mem_aligned(model->param_count, sizeof *model->refresh_age);
     if (entries)
-        model->ages = mem_aligned(model->count, sizeof *model->ages);
+        model->ages = device_alloc(model->dev, model->count, sizeof *model->ages);
     if (!model->refresh_age || (entries && !model->ages))
         return err_set(err, ERR_NO_MEMORY, "model: no memory for the ages of %zu parameters",
                        model->count);
     return 0;
+}
+
+void model_push(struct model *model)
+{
+    const size_t bytes = model->count * sizeof(real);
+    device_push(model->dev, model->weights, bytes);
+    device_push(model->dev, model->moment1, model->moment1 ? bytes : 0);
+    device_push(model->dev, model->moment2, model->moment2 ? bytes : 0);
+    device_push(model->dev, model->ages, model->ages ? model->count * sizeof *model->ages : 0);
+}
+
+void model_pull(const struct model *model)
+{
+    const size_t bytes = model->count * sizeof(real);
+    device_pull(model->dev, model->weights, bytes);
+    device_pull(model->dev, model->moment1, model->moment1 ? bytes : 0);
+    device_pull(model->dev, model->moment2, model->moment2 ? bytes : 0);
+    device_pull(model->dev, model->ages, model->ages ? model->count * sizeof *model->ages : 0);
 }
 
 void model_repack(struct model *model)

@@ -103,7 +103,12 @@ void model_init(struct model *model, uint64_t seed);
  * matrix's refresh_age to 0 and treats ages as it treats the moments. */
 int model_keep_ages(struct model *model, bool entries, struct err *err);
 
-/* After codes or weights changed (refresh, load): rebuilds the devices' packs and the effective
+/* Weights, moments and ages from the host's copy to the device's, or back (device_push, device_pull): after
+ * the host wrote them, before it reads them. Masks are always the host's own. */
+void model_push(struct model *model);
+void model_pull(const struct model *model);
+
+/* After codes or weights changed (refresh, load; weights pushed): rebuilds the devices' packs and the effective
  * weights. */
 void model_repack(struct model *model);
 

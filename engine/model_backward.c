@@ -1,6 +1,5 @@
 #include "engine/model_private.h"
 #include <assert.h>
-#include <string.h>
 
 /* dW += dy^T x on active weights, of the effective weight where there is a latent one; dx = dy
  * W, or += if accumulate; and the same for the adapter's branch. x and dy as in the forward
@@ -17,7 +16,7 @@ static void linear_backward(const struct model *model, const struct layer_saved 
     real *dw = model_grad(model, weight);
     model_adapter_backward_w(model, s, dy, x, layer, kind, rows);
     if (weight->nm && probe) {
-        memset(probe->gradient, 0, weight->rows * weight->cols * sizeof(real));
+        device_zero(dev, probe->gradient, weight->rows * weight->cols * sizeof(real));
         ops->dense_backward_w(dev, probe->gradient, dy, x, rows, weight->cols, weight->rows);
         ops->nm_backward_x(dev, dx, dy, weight->nm, rows, accumulate);
         probe->target(probe->context, weight);
@@ -111,7 +110,7 @@ void model_forward_backward(struct model *model, const int32_t *tokens, const in
     ops->head_loss(dev, loss, work->branch, model_grad(model, head), normed,
                    model_weight(model, head), targets, scale, rows, shape->hidden,
                    shape->vocab);
-    memset(work->dx, 0, ops->act_size(rows, shape->hidden) * sizeof(real));
+    device_zero(dev, work->dx, ops->act_size(rows, shape->hidden) * sizeof(real));
     norm_backward(model, work->dx, work->branch, work->out, work->rstd_out,
                   &model->params[1 + shape->layers * LAYER_PARAMS], rows);
     for (size_t layer = shape->layers; layer-- > 0;) {

@@ -207,6 +207,7 @@ int model_export(const struct model *model, const char *folder, const char *meth
     if (rc != 0) {
         return rc;
     }
+    model_pull(model);
     rc = folder_fill(model, temporary, &origin, err);
     if (rc == 0) {
         rc = fsx_rename(temporary, folder, err);

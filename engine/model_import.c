@@ -92,6 +92,7 @@ static int weights_import(struct model *model, const char *folder, struct err *e
         rc = adapter_file_read(model, folder, err);
     }
     if (rc == 0) {
+        model_push(model);
         model_repack(model);
     }
     st_close(patterns);

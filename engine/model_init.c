@@ -124,5 +124,6 @@ void model_init(struct model *model, uint64_t seed)
             model_weight(model, &model->params[i])[k] = REAL(1.0);
     if (model->effective)
         latent_select(model);
+    model_push(model);
     model_repack(model);
 }

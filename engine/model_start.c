@@ -152,6 +152,7 @@ int model_start(struct model *model, const char *path, struct err *err)
     }
     if (rc == 0) {
         latent_select(model);
+        model_push(model);
         model_repack(model);
     }
     free(dense);

@@ -7,6 +7,10 @@
  * tokens are plain row-major arrays for every device. tests/engine/test_ops.c runs every row of every
  * device against ref, tests/engine/test_ops_f64.c by finite differences.
  *
+ * Memory: what a row takes comes from device_alloc and may be an address inside it; only tokens, targets, loss and
+ * logits may be any memory of the host. A device may keep its own copy of what is behind an address: after
+ * the host wrote there device_push, before it reads device_pull. Ops themselves see the device's copy.
+ *
  * Rules for all rows: buffers do not alias unless said; "+=" accumulates, "=" overwrites; sums over
  * tokens and features are in real unless said; results have the same bits for every number of
  * threads; nothing is allocated (device_reserve sized the scratch); programmer mistakes assert. */
@@ -118,8 +122,8 @@ struct ops {
     /* dvalues[k] += sum_r dy[r, row(k)] x[r, column(k)] for active weights only. Shape of w->values. */
     void (*nm_backward_w)(struct device *dev, real *dvalues, const real *dy, const real *x,
                           const struct nm *w, size_t rows);
-    /* Bytes of w->pack (0: none) and its making from w->codes; called at start and after every mask
-     * change. The pack holds indices only, never values. */
+    /* Bytes of w->pack (0: none) and its making from w->codes as the host has them; called at start and after
+     * every mask change. The pack holds indices only, never values. */
     size_t (*nm_pack_size)(const struct nm *w);
     void (*nm_repack)(struct device *dev, struct nm *w);
 
@@ -268,14 +272,31 @@ struct device_limits {
     unsigned n, m;
 };
 
-/* One row per device: "ref", "cpu". ERR_UNSUPPORTED for a device that this build does not have,
- * naming the ones it has. */
+/* One row per device: "ref", "cpu", and in a build with CUDA "cuda" (activations and products in bf16 with fp32
+ * sums) and "cuda-fp32". ERR_UNSUPPORTED for a device that this build or machine does not have, naming the
+ * field /resources/device and those of the build. */
 int device_create(struct device **out, const char *name, struct pool *pool, struct err *err);
 void device_destroy(struct device *dev);
 /* The ops of a device by name, NULL if this build lacks it: act_size and nm_pack_size are pure functions of their
  * arguments' shapes, which is what a memory estimate needs. */
 const struct ops *device_ops(const char *name);
 int device_reserve(struct device *dev, const struct device_limits *limits, struct err *err);
+/* Zeroed memory for count elements of `size` bytes, aligned to MEM_ALIGN; NULL on overflow or lack of memory.
+ * Pages that the host never touches take none of its memory where the device has its own. device_free(dev, NULL) is fine;
+ * device_destroy releases what is left on a device with memory of its own. */
+void *device_alloc(struct device *dev, size_t count, size_t size);
+void device_free(struct device *dev, void *memory);
+/* Make the device's (push) or the host's (pull) copy of [memory, memory + bytes) that of the other; nothing where they
+ * are one. Both wait until it is done. memory may be NULL when bytes is 0. */
+void device_push(struct device *dev, const void *memory, size_t bytes);
+void device_pull(struct device *dev, const void *memory, size_t bytes);
+/* Sets the device's copy to 0; the host's stays as it is where they are two. */
+void device_zero(struct device *dev, void *memory, size_t bytes);
+/* True if the device works on the host's memory: push and pull do nothing. */
+bool device_shares_memory(const struct device *dev);
+/* Waits for all ops; reports the first failure of any since device_create. */
+int device_check(struct device *dev, struct err *err);
+
 /* The scratch bytes that device_reserve would take: a pure function, for the memory estimate. */
 size_t device_scratch_bytes(const char *name, const struct device_limits *limits, unsigned threads);
 

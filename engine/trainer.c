@@ -78,9 +78,9 @@ static int check_method(const struct trainer_config *config, struct err *err)
 static int create_buffers(struct trainer *trainer, struct err *err)
 {
     size_t tokens = trainer->config.micro_batch * trainer->config.context;
-    trainer->inputs = mem_zeroed(tokens, sizeof *trainer->inputs);
-    trainer->targets = mem_zeroed(tokens, sizeof *trainer->targets);
-    trainer->losses = mem_zeroed(tokens, sizeof *trainer->losses);
+    trainer->inputs = device_alloc(trainer->dev, tokens, sizeof *trainer->inputs);
+    trainer->targets = device_alloc(trainer->dev, tokens, sizeof *trainer->targets);
+    trainer->losses = device_alloc(trainer->dev, tokens, sizeof *trainer->losses);
     if (!trainer->inputs || !trainer->targets || !trainer->losses)
         return err_set(err, ERR_NO_MEMORY, "trainer: no memory for %zu tokens", tokens);
     return 0;
@@ -130,9 +130,9 @@ void trainer_destroy(struct trainer *trainer)
     refresher_destroy(trainer->refresher);
     optim_destroy(trainer->optim);
     model_destroy(trainer->model);
-    free(trainer->inputs);
-    free(trainer->targets);
-    free(trainer->losses);
+    device_free(trainer->dev, trainer->inputs);
+    device_free(trainer->dev, trainer->targets);
+    device_free(trainer->dev, trainer->losses);
     free(trainer);
 }
 
@@ -183,6 +183,23 @@ static int load_window(struct trainer *trainer, enum dataset_split split, uint64
                           trainer->targets + at, err);
 }
 
+/* The windows of a pass to the device, and its losses back. */
+static void windows_push(struct trainer *trainer, size_t sequences)
+{
+    const size_t tokens = sequences * trainer->config.context;
+    device_push(trainer->dev, trainer->inputs, tokens * sizeof *trainer->inputs);
+    device_push(trainer->dev, trainer->targets, tokens * sizeof *trainer->targets);
+}
+
+static double losses_sum(struct trainer *trainer, size_t tokens)
+{
+    double sum = 0;
+    device_pull(trainer->dev, trainer->losses, tokens * sizeof *trainer->losses);
+    for (size_t i = 0; i < tokens; i++)
+        sum += (double)trainer->losses[i];
+    return sum;
+}
+
 /* This rank's share of the step: gradients into the slab, *loss gets the sum over its tokens.
  */
 static int accumulate(struct trainer *trainer, double *loss, struct err *err)
@@ -195,7 +212,7 @@ static int accumulate(struct trainer *trainer, double *loss, struct err *err)
     size_t tokens = config->micro_batch * config->context;
     real scale = (real)(1 / ((double)config->batch * (double)config->context));
 
-    memset(model->grads, 0, model->count * sizeof *model->grads);
+    device_zero(trainer->dev, model->grads, model->count * sizeof *model->grads);
     *loss = 0;
     for (size_t done = 0; done < share; done += config->micro_batch) {
         for (size_t i = 0; i < config->micro_batch; i++) {
@@ -203,13 +220,25 @@ static int accumulate(struct trainer *trainer, double *loss, struct err *err)
             if (rc != 0)
                 return rc;
         }
+        windows_push(trainer, config->micro_batch);
         model_forward_backward(model, trainer->inputs, trainer->targets, trainer->losses, scale,
                                config->micro_batch, config->context);
-        for (size_t i = 0; i < tokens; i++)
-            *loss += (double)trainer->losses[i];
+        *loss += losses_sum(trainer, tokens);
         comm_progress(trainer->comm);
     }
     return 0;
+}
+
+/* data[i] = sum over the ranks, of memory that ops work on. */
+static int sum_device(struct trainer *trainer, real *data, size_t count, struct err *err)
+{
+    struct comm *comm = trainer->comm;
+    if (comm->ops->sum_device)
+        return comm->ops->sum_device(comm, data, count, err);
+    device_pull(trainer->dev, data, count * sizeof *data);
+    int rc = comm->ops->sum_real(comm, data, count, err);
+    device_push(trainer->dev, data, count * sizeof *data);
+    return rc;
 }
 
 /* Sums loss and gradients over the ranks. */
@@ -219,9 +248,9 @@ static int reduce(struct trainer *trainer, double *loss, struct err *err)
     struct model *model = trainer->model;
     const size_t bucket = BUCKET_BYTES / sizeof *model->grads;
     int rc = comm->ops->sum_double(comm, loss, 1, err);
-    for (size_t at = 0; rc == 0 && at < model->count; at += bucket) {
+    for (size_t at = 0; rc == 0 && comm->size > 1 && at < model->count; at += bucket) {
         size_t count = model->count - at < bucket ? model->count - at : bucket;
-        rc = comm->ops->sum_real(comm, model->grads + at, count, err);
+        rc = sum_device(trainer, model->grads + at, count, err);
     }
     return rc;
 }
@@ -243,6 +272,7 @@ static void refresh_target(void *context, struct param *param)
     const size_t bucket = BUCKET_BYTES / sizeof(real), all = param->rows * param->cols;
     real *gradient = refresher_gradient(trainer->refresher);
     int rc = 0;
+    device_pull(trainer->dev, gradient, all * sizeof *gradient); /* the refresh reads it */
     for (size_t at = 0; rc == 0 && at < all; at += bucket)
         rc = comm->ops->sum_real(comm, gradient + at, all - at < bucket ? all - at : bucket,
                                  state->rc ? NULL : state->err);
@@ -271,6 +301,7 @@ static int refresh_by_gradient(struct trainer *trainer, const struct refresh_obs
         rc = load_window(trainer, SPLIT_TRAIN, first + i, i, err);
     rc = comm_agree(trainer->comm, rc, NULL, err);
     if (rc == 0) {
+        windows_push(trainer, micro);
         model_probe(trainer->model, trainer->inputs, trainer->targets, trainer->losses, scale,
                     micro, config->context, &probe);
         rc = state.rc;
@@ -351,6 +382,10 @@ int trainer_step(struct trainer *trainer, const struct refresh_observer *observe
         latent_gradient(model, &latent);
     double norm =
         sqrt(trainer->dev->ops->sum_squares(trainer->dev, model->grads, live_entries(model)));
+    if (!device_shares_memory(trainer->dev)) /* then an op can fail on one rank alone */
+        rc = comm_agree(trainer->comm, device_check(trainer->dev, err), NULL, err);
+    if (rc != 0)
+        return rc;
     *result = (struct step_result){.step = step,
                                    .batch = trainer->step + trainer->guard.skipped,
                                    .loss = loss,
@@ -430,13 +465,13 @@ static int evaluate_share(struct trainer *trainer, size_t first, size_t last, si
             if (rc != 0)
                 return rc;
         }
+        windows_push(trainer, count);
         model_loss(trainer->model, trainer->inputs, trainer->targets, trainer->losses, count,
                    context);
+        sums[0] += losses_sum(trainer, count * context);
         comm_progress(trainer->comm);
-        for (size_t i = 0; i < count * context; i++) {
-            sums[0] += (double)trainer->losses[i];
+        for (size_t i = 0; i < count * context; i++)
             sums[1] += trainer->targets[i] >= 0 ? 1 : 0;
-        }
     }
     return 0;
 }

@@ -115,11 +115,12 @@ int optim_create(struct optim **out, const char *name, double beta1, double beta
     struct optim *optim = mem_zeroed(1, sizeof *optim);
     if (!optim)
         return err_set(err, ERR_NO_MEMORY, "optimizer: no memory");
-    *optim = (struct optim){.optimizer = optimizer, .options = *options};
+    *optim = (struct optim){
+        .optimizer = optimizer, .dev = model->dev, .options = *options};
     const struct plan plan = plan_make(optimizer, options, &model->shape);
     const size_t bytes = plan_bytes(&plan);
     int rc = 0;
-    if (bytes > 0 && !(optim->block = mem_aligned(bytes, 1)))
+    if (bytes > 0 && !(optim->block = device_alloc(model->dev, bytes, 1)))
         rc = err_set(err, ERR_NO_MEMORY,
                      "optimizer.name is \"%s\": no memory for its %zu bytes", name, bytes);
     if (rc == 0 && optimizer->refreshes)
@@ -137,6 +138,7 @@ int optim_create(struct optim **out, const char *name, double beta1, double beta
     optim->correct_update = take(&at, plan.table);
     optim->correct_moment = take(&at, plan.table);
     fill_corrections(optim, beta1, beta2);
+    device_push(model->dev, optim->block, bytes);
     *out = optim;
     return 0;
 }
@@ -145,7 +147,7 @@ void optim_destroy(struct optim *optim)
 {
     if (!optim)
         return;
-    mem_aligned_free(optim->block);
+    device_free(optim->dev, optim->block);
     free(optim);
 }
 

@@ -49,6 +49,7 @@ struct matrix_scratch {
 
 struct optim {
     const struct optimizer *optimizer;
+    struct device *dev; /* not owned */
     struct optim_options options;
     struct matrix_scratch scratch; /* muon and tans, else NULL pointers */
     real *correct_update,

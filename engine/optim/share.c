@@ -50,8 +50,10 @@ int share_updates(const struct optim *optim, struct model *model, const struct o
             continue;
         real *update = model->grads + param->offset;
         const struct matrix_step_args step = plain_step(optim, param, args, scale);
+        device_pull(dev, update, param->count * sizeof *update);
         rc = comm->ops->broadcast(comm, update, param->count * sizeof *update,
                                   owner(args, target++), err);
+        device_push(dev, update, param->count * sizeof *update);
         if (rc == 0)
             dev->ops->matrix_step(dev, model->weights + param->offset, update, NULL,
                                   param->count, &step);

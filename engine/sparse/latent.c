@@ -1,3 +1,4 @@
+#include "engine/model_private.h"
 #include "engine/sparse/latent.h"
 #include "engine/sparse/refresher.h"
 #include <assert.h>
@@ -97,10 +98,19 @@ static void scale_rows(void *context, size_t task, unsigned thread)
         param->effective[i] = scale[scale_place(param, i)] * w[i];
 }
 
+/* The loops of this file are the host's: slabs of a device with memory of its own come and go. */
+static void slab_move(const struct model *model, const real *slab,
+                      void (*move)(struct device *dev, const void *memory, size_t bytes))
+{
+    move(model->dev, slab, model->count * sizeof *slab);
+}
+
 void latent_apply(struct model *model)
 {
     over_targets(model, NULL,
                  model->shape.latent == MODEL_LATENT_MASKED ? mask_rows : scale_rows);
+    device_push(model->dev, model->effective,
+                model_effective_count(model->params, model->param_count) * sizeof(real));
 }
 
 static void penalize_rows(void *context, size_t task, unsigned thread)
@@ -144,10 +154,14 @@ static void scale_gradient_rows(void *context, size_t task, unsigned thread)
 void latent_gradient(struct model *model, const struct latent_args *args)
 {
     assert(model->grads);
-    if (model->shape.latent == MODEL_LATENT_SCALED)
-        over_targets(model, args, scale_gradient_rows);
-    else if (args->penalty > 0)
-        over_targets(model, args, penalize_rows);
+    if (model->shape.latent != MODEL_LATENT_SCALED && !(args->penalty > 0))
+        return;
+    slab_move(model, model->weights, device_pull);
+    slab_move(model, model->grads, device_pull);
+    over_targets(model, args,
+                 model->shape.latent == MODEL_LATENT_SCALED ? scale_gradient_rows
+                                                            : penalize_rows);
+    slab_move(model, model->grads, device_push);
 }
 
 static void decay_rows(void *context, size_t task, unsigned thread)
@@ -181,12 +195,15 @@ static void cut_rows(void *context, size_t task, unsigned thread)
 
 void latent_update(struct model *model, const struct latent_args *args)
 {
+    slab_move(model, model->weights, device_pull);
     if (model->shape.latent == MODEL_LATENT_SCALED) {
+        slab_move(model, model->moment2, device_pull);
         over_targets(model, args, decay_rows);
         if (args->step % args->interval == 0 || args->step == args->steps)
             latent_select(model);
         if (args->step == args->steps)
             over_targets(model, args, cut_rows);
+        slab_move(model, model->weights, device_push);
     }
     latent_apply(model);
 }

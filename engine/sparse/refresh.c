@@ -145,7 +145,7 @@ int refresher_create(struct refresher **out, const struct method_config *config,
         return err_set(err, ERR_INVALID, "method %s: the model has no N:M matrix",
                        config->name);
     const size_t bytes = layout(NULL, &e, &settled);
-    char *block = mem_aligned(bytes, 1);
+    char *block = device_alloc(model->dev, bytes, 1); /* an op writes the gradient */
     if (!block)
         return err_set(err, ERR_NO_MEMORY, "refresh of %zu matrices: no memory for %zu bytes",
                        e.targets, bytes);
@@ -159,7 +159,11 @@ int refresher_create(struct refresher **out, const struct method_config *config,
     return 0;
 }
 
-void refresher_destroy(struct refresher *refresher) { mem_aligned_free(refresher); }
+void refresher_destroy(struct refresher *refresher)
+{
+    if (refresher)
+        device_free(refresher->model->dev, refresher);
+}
 
 uint8_t *refresher_explored(struct refresher *refresher, size_t *bytes)
 {
@@ -254,6 +258,20 @@ static int refresh_matrix(struct refresh_job *job, const struct refresh_observer
                             &stats, err);
 }
 
+/* What a refresh reads and writes of a matrix, between the host and the device. */
+static void entries_move(const struct model *model, const struct param *param,
+                         void (*move)(struct device *dev, const void *memory, size_t bytes))
+{
+    const size_t at = param->offset, bytes = param->count * sizeof(real);
+    move(model->dev, model->weights + at, bytes);
+    if (model->moment1)
+        move(model->dev, model->moment1 + at, bytes);
+    if (model->moment2)
+        move(model->dev, model->moment2 + at, bytes);
+    if (model->ages)
+        move(model->dev, model->ages + at, param->count * sizeof *model->ages);
+}
+
 static int run_target(struct refresher *refresher, size_t target, size_t step, size_t refresh,
                       const struct refresh_observer *observer, struct err *err)
 {
@@ -270,7 +288,11 @@ static int run_target(struct refresher *refresher, size_t target, size_t step, s
         .temperature = refresher_temperature(refresher, step),
         .remove = refresher_removed(refresher_zeta(refresher, step), nm_count(w)),
     };
-    return refresh_matrix(&job, observer, err);
+    const struct param *param = refresher->targets[target].param;
+    entries_move(refresher->model, param, device_pull);
+    int rc = refresh_matrix(&job, observer, err);
+    entries_move(refresher->model, param, device_push);
+    return rc;
 }
 
 int refresher_run(struct refresher *refresher, size_t step, size_t refresh,

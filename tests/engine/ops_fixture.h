@@ -6,6 +6,7 @@
 #include "engine/philox.h"
 #include "proto/base/mem.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { FIXTURE_PURPOSE = 77 }; /* no purpose of the product */
 
@@ -32,7 +33,7 @@ static inline int32_t *fixture_tokens(size_t count, size_t limit, uint32_t strea
     return out;
 }
 
-/* A random N:M matrix of normal values, packed for dev. */
+/* A random N:M matrix of normal values in dev's memory, packed for it. */
 static inline struct nm fixture_nm(struct device *dev, size_t dout, size_t din, unsigned n,
                                    unsigned m, uint32_t stream)
 {
@@ -40,22 +41,27 @@ static inline struct nm fixture_nm(struct device *dev, size_t dout, size_t din, 
     assert_int_equal(pattern_table_create(&patterns, n, m, NULL), 0);
     struct nm w = {.dout = dout, .din = din, .n = n, .m = m, .patterns = patterns};
     struct philox key = {.seed = 5, .purpose = FIXTURE_PURPOSE, .stream = stream};
-    w.values = fixture_normal(nm_count(&w), stream + 1000);
-    w.codes = malloc(dout * nm_groups(&w) * sizeof *w.codes);
+    real *values = fixture_normal(nm_count(&w), stream + 1000);
+    w.values = device_alloc(dev, nm_count(&w), sizeof *values);
+    w.codes = device_alloc(dev, dout * nm_groups(&w), sizeof *w.codes);
+    assert_non_null(w.values);
     assert_non_null(w.codes);
+    memcpy(w.values, values, nm_count(&w) * sizeof *values);
+    device_push(dev, w.values, nm_count(&w) * sizeof *values);
+    mem_aligned_free(values);
     for (size_t i = 0; i < dout * nm_groups(&w); i++)
         w.codes[i] = (uint16_t)(philox_u32(&key, i) % patterns->count);
-    w.pack = mem_aligned(dev->ops->nm_pack_size(&w) + 1, 1);
+    w.pack = device_alloc(dev, dev->ops->nm_pack_size(&w) + 1, 1);
     dev->ops->nm_repack(dev, &w);
     return w;
 }
 
-static inline void fixture_nm_release(struct nm *w)
+static inline void fixture_nm_release(struct device *dev, struct nm *w)
 {
     pattern_table_destroy((struct pattern_table *)(uintptr_t)w->patterns);
-    mem_aligned_free(w->values);
-    mem_aligned_free(w->pack);
-    free(w->codes);
+    device_free(dev, w->values);
+    device_free(dev, w->pack);
+    device_free(dev, w->codes);
 }
 
 #endif

@@ -1,0 +1,77 @@
+# CUDA: HEBB_CUDA auto, on or off. Sets HEBB_CUDA_FOUND, and when it is true HEBB_CUDA_INCLUDES, HEBB_CUDA_FOLDERS (where the
+# libraries that are loaded at run time lie), HEBB_CUBLAS_MAJOR, and HEBB_NCCL_INCLUDE, HEBB_CUSPARSE_INCLUDE and
+# HEBB_CUSPARSELT_INCLUDE where these headers are. Only nvcc and cuBLASLt's headers are needed.
+set(HEBB_CUDA auto CACHE STRING "The CUDA engine: auto (where nvcc and cublasLt.h are), on or off")
+set_property(CACHE HEBB_CUDA PROPERTY STRINGS auto on off)
+set(HEBB_CUDA_FOUND FALSE)
+if(NOT HEBB_CUDA MATCHES "^(auto|on|off)$")
+    message(FATAL_ERROR "HEBB_CUDA is \"${HEBB_CUDA}\": must be auto, on or off")
+endif()
+if(HEBB_CUDA STREQUAL "off")
+    return()
+endif()
+
+function(hebb_cuda_missing what)
+    if(HEBB_CUDA STREQUAL "on")
+        message(FATAL_ERROR "HEBB_CUDA is on: ${what}")
+    endif()
+    message(STATUS "CUDA: off, ${what}")
+endfunction()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+    hebb_cuda_missing("there is no nvcc")
+    return()
+endif()
+
+# Toolkits keep headers beside nvcc; Python wheels in site-packages/nvidia/*.
+get_filename_component(nvcc_real ${CMAKE_CUDA_COMPILER} REALPATH)
+get_filename_component(nvcc_root ${nvcc_real}/../.. ABSOLUTE)
+set(hebb_cuda_roots ${nvcc_root} /usr/local/cuda)
+foreach(python ${CMAKE_SOURCE_DIR}/.venv/bin/python python3)
+    execute_process(COMMAND ${python} -c "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+        OUTPUT_VARIABLE site OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+    if(NOT failed)
+        file(GLOB wheels LIST_DIRECTORIES true ${site}/nvidia/*)
+        list(APPEND hebb_cuda_roots ${wheels})
+    endif()
+endforeach()
+foreach(pair cublasLt.h:CUBLAS cusparse.h:CUSPARSE cusparseLt.h:CUSPARSELT nccl.h:NCCL)
+    string(REPLACE ":" ";" pair ${pair})
+    list(GET pair 0 header)
+    list(GET pair 1 name)
+    find_path(HEBB_${name}_INCLUDE ${header} HINTS ${hebb_cuda_roots} PATH_SUFFIXES include)
+endforeach()
+if(NOT HEBB_CUBLAS_INCLUDE)
+    hebb_cuda_missing("nvcc is there and cublasLt.h is not: install cuBLAS, or deploy/requirements-cuda.txt into .venv")
+    return()
+endif()
+
+file(STRINGS ${HEBB_CUBLAS_INCLUDE}/cublas_api.h line REGEX "define CUBLAS_VER_MAJOR ")
+string(REGEX MATCH "[0-9]+" HEBB_CUBLAS_MAJOR "${line}")
+set(HEBB_CUDA_FOLDERS "")
+foreach(root ${hebb_cuda_roots})
+    foreach(suffix lib lib64)
+        if(IS_DIRECTORY ${root}/${suffix})
+            string(APPEND HEBB_CUDA_FOLDERS "${root}/${suffix}:")
+        endif()
+    endforeach()
+endforeach()
+
+# Ampere and Hopper as machine code, PTX for what comes later.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
+endif()
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+enable_language(CUDA)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3") # without NDEBUG: assert stays on
+set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2 -g")
+set(HEBB_CUDA_INCLUDES ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${HEBB_CUBLAS_INCLUDE})
+find_library(HEBB_CUDART cudart_static HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} ${nvcc_root}
+    PATH_SUFFIXES lib lib64 REQUIRED)
+set(HEBB_CUDA_FOUND TRUE)
+message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION}, cuBLAS ${HEBB_CUBLAS_MAJOR}, nccl.h ${HEBB_NCCL_INCLUDE}, "
+    "cusparse.h ${HEBB_CUSPARSE_INCLUDE}, cusparseLt.h ${HEBB_CUSPARSELT_INCLUDE}")
