@@ -1,4 +1,6 @@
-/* Causal attention without a T x T matrix. Any head size: a warp per query (or key) with fp32 arithmetic. */
+/* Causal attention without a T x T matrix. Heads of any size: a warp per query (or key) with fp32 arithmetic; flash.cu
+ * takes what tensor cores can. */
+#include "engine/cuda/flash.h"
 #include "engine/cuda/kernel.cuh"
 
 #include <assert.h>
@@ -185,6 +187,10 @@ void cuda_attention_forward(struct device *dev, real *out, real *lse, const real
                             const real *v, const struct attention_shape *shape)
 {
     const size_t count = shape->batch * shape->context * shape->heads;
+    if (flash_takes(dev, shape)) {
+        flash_forward(dev, out, lse, q, k, v, shape);
+        return;
+    }
     WITH_ACT_TYPE(dev, {
         auto *kernel = forward_kernel<T>;
         CUDA_LAUNCH(kernel, warp_blocks(count), THREADS, 0, cuda_of(dev)->stream,
@@ -209,6 +215,10 @@ void cuda_attention_backward(struct device *dev, real *dq, real *dk, real *dv, c
         auto *first = delta_kernel<T>;
         CUDA_LAUNCH(first, warp_blocks(count), THREADS, 0, stream, delta, act_at<T>(dev, dout),
                     act_at<T>(dev, out), s.dim, count);
+        if (flash_takes(dev, shape)) {
+            flash_backward(dev, dq, dk, dv, dout, delta, lse, q, k, v, shape);
+            return;
+        }
         auto *second = backward_q_kernel<T>;
         CUDA_LAUNCH(second, warp_blocks(count), THREADS, 0, stream, act_at<T>(dev, dq),
                     act_at<T>(dev, dout), delta, fp32_at(dev, lse), act_at<T>(dev, q),

@@ -45,6 +45,21 @@ static void compare(const struct results *want, const struct results *got, const
     }
 }
 
+/* Heads that tensor cores take: whole and broken tiles, one and several, shared key heads. */
+static void add_tensor_core_cases(struct case_list *list)
+{
+    static const struct attention_shape shapes[] = {
+        {.batch = 1, .context = 1, .heads = 1, .kv_heads = 1, .head_dim = 64},
+        {.batch = 2, .context = 70, .heads = 4, .kv_heads = 2, .head_dim = 64},
+        {.batch = 1, .context = 128, .heads = 2, .kv_heads = 1, .head_dim = 64},
+        {.batch = 1, .context = 130, .heads = 1, .kv_heads = 1, .head_dim = 128},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct shape s = {.attention = shapes[i]};
+        case_add(list, (struct op_case){run_attention, s});
+    }
+}
+
 /* Row counts around the CPU's panels say nothing more here. */
 static bool left_out(const struct op_case *item)
 {
@@ -54,6 +69,7 @@ static bool left_out(const struct op_case *item)
 static void check_device(const char *name, double tolerance)
 {
     struct case_list list = cases_create();
+    add_tensor_core_cases(&list);
     struct device *ref = device_open("ref"), *dev = device_open(name);
     struct err err;
     for (size_t i = 0; i < list.count; i++) {

@@ -62,7 +62,7 @@ def faults_of(path):
 
 
 def main():
-    files = [f for folder in ("proto", "engine", "worker", "daemon") for f in sorted((ROOT / folder).rglob("*.[ch]"))]
+    files = [f for folder in ("proto", "engine", "worker", "daemon") for f in sorted((ROOT / folder).rglob("*")) if f.suffix in (".c", ".h", ".cu", ".cuh")]
     faults = [fault for f in files for fault in faults_of(f)]
     print("\n".join(faults) or f"{len(files)} files keep the rules")
     return 1 if faults or not files else 0

@@ -55,8 +55,8 @@ static int nm_init(struct operands *o, size_t kind, struct err *err)
     const struct philox key = {
         .seed = SEED, .purpose = PHILOX_INIT_MASK, .stream = (uint32_t)kind};
     size_t groups = w->dout * nm_groups(w), pack = o->dev->ops->nm_pack_size(w);
-    w->codes = mem_zeroed(groups, sizeof *w->codes);
-    w->pack = pack > 0 ? mem_aligned(pack, 1) : NULL;
+    w->codes = device_alloc(o->dev, groups, sizeof *w->codes);
+    w->pack = pack > 0 ? device_alloc(o->dev, pack, 1) : NULL;
     if (!w->codes || (pack > 0 && !w->pack)) {
         return err_set(err, ERR_NO_MEMORY, "no memory for a matrix of %zu x %zu", o->dout,
                        o->din);
@@ -75,11 +75,11 @@ static int operands_init(struct operands *o, struct device *dev, size_t tokens, 
         .dev = dev, .tokens = tokens, .din = shapes[shape].din, .dout = shapes[shape].dout};
     const struct ops *ops = dev->ops;
     size_t in = ops->act_size(tokens, o->din), out = ops->act_size(tokens, o->dout);
-    o->x = mem_aligned(in, sizeof(real));
-    o->dx = mem_aligned(in, sizeof(real));
-    o->y = mem_aligned(out, sizeof(real));
-    o->weights = mem_aligned(o->dout * o->din, sizeof(real));
-    o->dweights = mem_aligned(o->dout * o->din, sizeof(real));
+    o->x = device_alloc(dev, in, sizeof(real));
+    o->dx = device_alloc(dev, in, sizeof(real));
+    o->y = device_alloc(dev, out, sizeof(real));
+    o->weights = device_alloc(dev, o->dout * o->din, sizeof(real));
+    o->dweights = device_alloc(dev, o->dout * o->din, sizeof(real));
     if (!o->x || !o->dx || !o->y || !o->weights || !o->dweights) {
         return err_set(err, ERR_NO_MEMORY, "no memory for %zu tokens", tokens);
     }
@@ -94,6 +94,7 @@ static int operands_init(struct operands *o, struct device *dev, size_t tokens, 
     ops->act_load(dev, o->y, host, tokens, o->dout);
     free(host);
     random_fill(o->weights, o->dout * o->din, 2);
+    device_push(dev, o->weights, o->dout * o->din * sizeof *o->weights);
     int rc = 0;
     for (size_t kind = 1; rc == 0 && kind < BENCH_KINDS; kind++) {
         rc = nm_init(o, kind, err);
@@ -105,11 +106,11 @@ static void operands_release(struct operands *o)
 {
     real *const buffers[] = {o->x, o->dx, o->y, o->weights, o->dweights};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
-        mem_aligned_free(buffers[i]);
+        device_free(o->dev, buffers[i]);
     }
     for (size_t kind = 1; kind < BENCH_KINDS; kind++) {
-        free(o->nm[kind].codes);
-        mem_aligned_free(o->nm[kind].pack);
+        device_free(o->dev, o->nm[kind].codes);
+        device_free(o->dev, o->nm[kind].pack);
         pattern_table_destroy(o->tables[kind]);
     }
 }
@@ -119,6 +120,7 @@ static double product_time(struct operands *o, size_t product, size_t kind)
 {
     const struct ops *ops = o->dev->ops;
     const struct nm *w = &o->nm[kind];
+    device_check(o->dev, NULL);
     double began = clock_monotonic_s();
     if (product == 0 && kind == 0) {
         ops->dense_forward(o->dev, o->y, o->x, o->weights, o->tokens, o->din, o->dout);
@@ -133,6 +135,7 @@ static double product_time(struct operands *o, size_t product, size_t kind)
     } else {
         ops->nm_backward_w(o->dev, o->dweights, o->y, o->x, w, o->tokens);
     }
+    device_check(o->dev, NULL); /* waits */
     return clock_monotonic_s() - began;
 }
 

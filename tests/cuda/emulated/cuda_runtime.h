@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 
+#define CUDA_EMULATED
 #define CUDA_THREADS 64
 #define __global__
 #define __device__
@@ -17,7 +18,7 @@
 #define __shared__ static
 #define __restrict__
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
     unsigned x, y, z;
@@ -89,5 +90,7 @@ static inline unsigned __ballot_sync(unsigned, int predicate)
 }
 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+#include "emulated_mma.h"
 
 #endif
