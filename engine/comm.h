@@ -17,8 +17,6 @@ struct comm_ops {
     const char *name; /* "self", "mpi" */
     /* data[i] = sum over ranks; every rank gets the same bits. */
     int (*sum_real)(struct comm *comm, real *data, size_t count, struct err *err);
-    /* The same of memory that ops work on (device_alloc), its device's copy; NULL: the caller moves it. */
-    int (*sum_device)(struct comm *comm, real *data, size_t count, struct err *err);
     int (*sum_double)(struct comm *comm, double *data, size_t count, struct err *err);
     int (*min_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);
     int (*max_u64)(struct comm *comm, uint64_t *data, size_t count, struct err *err);
@@ -30,6 +28,10 @@ struct comm_ops {
 struct comm {
     const struct comm_ops *ops;
     int rank, size;
+    /* sum_real of memory that ops work on (device_alloc), its device's copy, by the device's own library; NULL where it goes by way
+     * of the host. device_sums is that library's. */
+    int (*sum_device)(struct comm *comm, real *data, size_t count, struct err *err);
+    void *device_sums;
     /* Counts what this rank has got done, in small pieces: collectives, passes, files. Written
      * by the training thread; another thread may read it, to tell slow from stuck. */
     _Atomic uint64_t progress;

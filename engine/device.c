@@ -47,6 +47,12 @@ static int device_unknown(const char *name, struct err *err)
 
 int device_create(struct device **out, const char *name, struct pool *pool, struct err *err)
 {
+    return device_create_at(out, name, 0, pool, err);
+}
+
+int device_create_at(struct device **out, const char *name, unsigned index, struct pool *pool,
+                     struct err *err)
+{
     *out = NULL;
     const struct device_row *row = device_row_find(name);
     if (!row)
@@ -56,6 +62,8 @@ int device_create(struct device **out, const char *name, struct pool *pool, stru
         return err_set(err, ERR_NO_MEMORY, "no memory for device \"%s\"", name);
     dev->ops = row->ops;
     dev->pool = pool;
+    dev->index = index;
+    dev->memory = row->memory;
     int code = row->open ? row->open(dev, err) : 0;
     if (code < 0) {
         free(dev);
@@ -104,7 +112,7 @@ int device_reserve(struct device *dev, const struct device_limits *limits, struc
 
 static const struct device_memory *memory_of(const struct device *dev)
 {
-    return device_row_of(dev)->memory;
+    return dev->memory;
 }
 
 void *device_alloc(struct device *dev, size_t count, size_t size)
@@ -149,6 +157,24 @@ void device_zero(struct device *dev, void *memory, size_t bytes)
 }
 
 bool device_shares_memory(const struct device *dev) { return memory_of(dev) == NULL; }
+
+void *device_address(struct device *dev, const void *memory)
+{
+    const struct device_memory *own = memory_of(dev);
+    return own ? own->address(dev, memory) : (void *)(uintptr_t)memory;
+}
+
+void *device_queue(struct device *dev)
+{
+    const struct device_memory *own = memory_of(dev);
+    return own ? own->queue(dev) : NULL;
+}
+
+bool device_choice(const struct device *dev, size_t index, char *text, size_t size)
+{
+    const struct device_row *row = device_row_of(dev);
+    return row->choice && row->choice(dev, index, text, size);
+}
 
 int device_check(struct device *dev, struct err *err)
 {

@@ -13,6 +13,8 @@ struct device_memory {
     void (*pull)(struct device *dev, const void *memory, size_t bytes);
     void (*zero)(struct device *dev, void *memory, size_t bytes);
     int (*check)(struct device *dev, struct err *err);
+    void *(*address)(struct device *dev, const void *memory);
+    void *(*queue)(struct device *dev);
 };
 
 struct device_row {
@@ -27,6 +29,7 @@ struct device_row {
     int (*open)(struct device *dev, struct err *err);
     void (*close)(struct device *dev);
     const struct device_memory *memory; /* NULL: the host's */
+    bool (*choice)(const struct device *dev, size_t index, char *text, size_t size); /* may be NULL */
 };
 
 extern const struct device_row device_ref;

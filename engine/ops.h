@@ -255,12 +255,16 @@ struct ops {
                         const real *v, size_t sequence, size_t rows);
 };
 
+struct device_memory;
+
 struct device {
     const struct ops *ops;
     struct pool *pool;      /* not owned; NULL: one thread */
     void *scratch;          /* owned; sized by device_reserve */
     size_t scratch_bytes;
     void *private_data;     /* the device's own; released by device_destroy */
+    const struct device_memory *memory; /* NULL: the host's */
+    unsigned index;         /* which of the machine's devices, counted round */
 };
 
 /* What the largest call of a run will need; device_reserve allocates for it. */
@@ -276,6 +280,8 @@ struct device_limits {
  * sums) and "cuda-fp32". ERR_UNSUPPORTED for a device that this build or machine does not have, naming the
  * field /resources/device and those of the build. */
 int device_create(struct device **out, const char *name, struct pool *pool, struct err *err);
+/* The same for the machine's device number `index` of that kind, modulo their number: the rank on this machine. */
+int device_create_at(struct device **out, const char *name, unsigned index, struct pool *pool, struct err *err);
 void device_destroy(struct device *dev);
 /* The ops of a device by name, NULL if this build lacks it: act_size and nm_pack_size are pure functions of their
  * arguments' shapes, which is what a memory estimate needs. */
@@ -294,6 +300,12 @@ void device_pull(struct device *dev, const void *memory, size_t bytes);
 void device_zero(struct device *dev, void *memory, size_t bytes);
 /* True if the device works on the host's memory: push and pull do nothing. */
 bool device_shares_memory(const struct device *dev);
+/* For a collective library: the device's own address of memory of device_alloc, and the queue that its ops go through (CUDA: a
+ * cudaStream_t); the memory itself and NULL where the device works on the host's. */
+void *device_address(struct device *dev, const void *memory);
+void *device_queue(struct device *dev);
+/* What the device is and what it chose by measuring, a line for each index from 0; false past the last. */
+bool device_choice(const struct device *dev, size_t index, char *text, size_t size);
 /* Waits for all ops; reports the first failure of any since device_create. */
 int device_check(struct device *dev, struct err *err);
 

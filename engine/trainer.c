@@ -229,12 +229,10 @@ static int accumulate(struct trainer *trainer, double *loss, struct err *err)
     return 0;
 }
 
-/* data[i] = sum over the ranks, of memory that ops work on. */
-static int sum_device(struct trainer *trainer, real *data, size_t count, struct err *err)
+/* data[i] = sum over the ranks of what the device has, by way of the host. */
+static int sum_by_host(struct trainer *trainer, real *data, size_t count, struct err *err)
 {
     struct comm *comm = trainer->comm;
-    if (comm->ops->sum_device)
-        return comm->ops->sum_device(comm, data, count, err);
     device_pull(trainer->dev, data, count * sizeof *data);
     int rc = comm->ops->sum_real(comm, data, count, err);
     device_push(trainer->dev, data, count * sizeof *data);
@@ -248,9 +246,11 @@ static int reduce(struct trainer *trainer, double *loss, struct err *err)
     struct model *model = trainer->model;
     const size_t bucket = BUCKET_BYTES / sizeof *model->grads;
     int rc = comm->ops->sum_double(comm, loss, 1, err);
+    if (rc == 0 && comm->size > 1 && comm->sum_device)
+        return comm->sum_device(comm, model->grads, model->count, err);
     for (size_t at = 0; rc == 0 && comm->size > 1 && at < model->count; at += bucket) {
         size_t count = model->count - at < bucket ? model->count - at : bucket;
-        rc = sum_device(trainer, model->grads + at, count, err);
+        rc = sum_by_host(trainer, model->grads + at, count, err);
     }
     return rc;
 }

@@ -167,6 +167,8 @@ int main(int argc, char **argv)
         return err_exit_code(rc);
     }
     int rank = comm->rank;
+    const char *local = getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+    options.local_rank = local ? (unsigned)strtoul(local, NULL, 10) : 0;
     snprintf(name, sizeof name, "hebb-worker rank %d", rank);
     rc = run_job(&options, comm, &result, &err);
     code = result.exit_code;

@@ -11,6 +11,7 @@ struct run_options {
     const char *job;                   /* the job folder */
     unsigned attempt;                  /* >= 1; job/attempt-N is made if it is missing */
     unsigned threads;                  /* 0: the spec's */
+    unsigned local_rank;               /* among the ranks of this machine: picks the GPU */
     const volatile sig_atomic_t *stop; /* set by signals: save and leave */
 };
 

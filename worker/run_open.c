@@ -1,6 +1,7 @@
 #include "worker/run_private.h"
 
 #include "proto/base/log.h"
+#include "worker/comms.h"
 #include "worker/config.h"
 
 #include <inttypes.h>
@@ -70,9 +71,19 @@ static int open_local(struct run *run, struct trainer_config *config, struct err
         rc = pool_create(&run->pool, run->threads, err);
     }
     if (rc == 0) {
-        rc = device_create(&run->dev, config_device(&run->spec), run->pool, err);
+        rc = device_create_at(&run->dev, config_device(&run->spec), run->options->local_rank,
+                              run->pool, err);
     }
     return rc;
+}
+
+/* Ranks on GPUs sum by NCCL if they can; the reason why they cannot is told, and MPI does it. */
+static void open_nccl(struct run *run)
+{
+    if (run->comm->size == 1 || device_shares_memory(run->dev)) {
+        return;
+    }
+    comm_nccl_attach(run->comm, run->dev, &run->nccl_refused);
 }
 
 /* Each rank checks its part of the tokens. Whatever is wrong with the files is wrong data, not
@@ -121,6 +132,10 @@ static int open_report(struct run *run, bool found, const struct err *skipped, s
         log_warn("%s", skipped->text);
         rc = report_warning(run->log, "checkpoint_skipped", skipped->text, err);
     }
+    if (rc == 0 && run->nccl_refused.code != 0) {
+        log_warn("%s", run->nccl_refused.text);
+        rc = report_warning(run->log, "no_nccl", run->nccl_refused.text, err);
+    }
     if (rc == 0) {
         rc = report_start(run->log, run->trainer, &start, err);
     }
@@ -141,6 +156,7 @@ int run_open(struct run *run, struct err *err)
     bool found = false;
     int rc = run_agree(run, open_local(run, &config, err), err);
     if (rc == 0) {
+        open_nccl(run);
         rc = open_data(run, err);
     }
     if (rc == 0) {
@@ -177,6 +193,7 @@ void run_close(struct run *run)
     event_log_close(run->log);
     trainer_destroy(run->trainer);
     dataset_close(run->data);
+    comm_nccl_detach(run->comm);
     device_destroy(run->dev);
     pool_destroy(run->pool);
     spec_release(&run->spec);

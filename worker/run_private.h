@@ -20,6 +20,7 @@ struct run {
     unsigned threads;
     struct pool *pool;
     struct device *dev;
+    struct err nccl_refused; /* why GPUs do not sum by NCCL; code 0: they do, or there are none */
     struct dataset *data;
     struct trainer *trainer;
     /* Rank 0 only, else NULL. */

@@ -16,6 +16,7 @@
 extern "C" {
 #endif
 
+#include "engine/cuda/choice.h"
 #include "engine/device.h"
 
 enum {
@@ -25,6 +26,8 @@ enum {
     CUDA_HEAD_ROWS = 2048, /* tokens whose logits exist at a time */
     CUDA_PARTS = 128,      /* partial sums of a reduction over tokens */
     CUDA_HEAD_DIM_MAX = 256,
+    CUDA_CHOICES_MAX = 256,
+    CUDA_NOTE_MAX = 256,
 };
 
 struct cuda_range {
@@ -39,6 +42,7 @@ struct cuda_table {
 };
 
 struct cuda_gemm_state; /* gemm.c */
+struct cuda_sparselt;   /* sparselt.c */
 
 struct cuda_device {
     bool bf16;
@@ -52,6 +56,10 @@ struct cuda_device {
     struct cuda_table tables[CUDA_TABLES_MAX];
     size_t table_count;
     struct cuda_gemm_state *gemm;
+    struct cuda_sparselt *sparselt; /* NULL: none, and note says why */
+    char note[CUDA_NOTE_MAX];
+    struct cuda_choice choices[CUDA_CHOICES_MAX];
+    size_t choice_count;
     double *sum; /* pinned: the result of sum_squares */
     struct err failure;
 };

@@ -1,8 +1,10 @@
 /* The life of a CUDA device: its choice, its memory, its scratch and its failures. */
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/sparselt.h"
 #include "proto/base/mem.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -138,6 +140,9 @@ static int memory_check(struct device *dev, struct err *err)
     return 0;
 }
 
+static void *memory_address(struct device *dev, const void *memory) { return cuda_at(dev, memory); }
+static void *memory_queue(struct device *dev) { return cuda_of(dev)->stream; }
+
 static const struct device_memory cuda_memory = {
     .alloc = memory_alloc,
     .free = memory_free,
@@ -145,6 +150,8 @@ static const struct device_memory cuda_memory = {
     .pull = memory_pull,
     .zero = memory_zero,
     .check = memory_check,
+    .address = memory_address,
+    .queue = memory_queue,
 };
 
 /* --- scratch --- */
@@ -243,9 +250,8 @@ static int refuse(struct err *err, const char *name, const char *why)
     return err_set(err, ERR_UNSUPPORTED, "/resources/device is \"%s\": %s", name, why);
 }
 
-/* Takes the device that the process's local rank says: CUDA's own order, CUDA_VISIBLE_DEVICES
- * respected by the runtime. */
-static int choose(struct cuda_device *cuda, const char *name, struct err *err)
+/* Takes device number index, round and round, of those that the process sees. */
+static int choose(struct cuda_device *cuda, const char *name, unsigned index, struct err *err)
 {
     int count = 0;
     struct cudaDeviceProp properties;
@@ -253,8 +259,8 @@ static int choose(struct cuda_device *cuda, const char *name, struct err *err)
     if (code != cudaSuccess || count < 1)
         return refuse(err, name,
                       code == cudaSuccess ? "no CUDA device is here" : cudaGetErrorString(code));
-    int ordinal = 0;
-    code = cudaGetDevice(&ordinal);
+    int ordinal = (int)(index % (unsigned)count);
+    code = cudaSetDevice(ordinal);
     if (code == cudaSuccess)
         code = cudaGetDeviceProperties(&properties, ordinal);
     if (code != cudaSuccess)
@@ -287,6 +293,7 @@ static void cuda_close(struct device *dev)
     for (size_t i = 0; i < cuda->table_count; i++)
         cudaFree(cuda->tables[i].columns);
     cudaFree(cuda->spare);
+    sparselt_close(cuda->sparselt);
     cuda_gemm_close(cuda);
     cudaFreeHost(cuda->sum);
     if (cuda->stream)
@@ -302,9 +309,11 @@ static int cuda_open(struct device *dev, bool bf16, struct err *err)
         return err_set(err, ERR_NO_MEMORY, "no memory for device \"%s\"", dev->ops->name);
     cuda->bf16 = bf16;
     dev->private_data = cuda;
-    int rc = choose(cuda, dev->ops->name, err);
+    int rc = choose(cuda, dev->ops->name, dev->index, err);
     if (rc == 0)
         rc = cuda_gemm_open(cuda, err);
+    if (rc == 0 && bf16)
+        cuda->sparselt = sparselt_open(cuda->note, sizeof cuda->note);
     if (rc != 0)
         cuda_close(dev);
     return rc;
@@ -312,6 +321,24 @@ static int cuda_open(struct device *dev, bool bf16, struct err *err)
 
 static int open_bf16(struct device *dev, struct err *err) { return cuda_open(dev, true, err); }
 static int open_fp32(struct device *dev, struct err *err) { return cuda_open(dev, false, err); }
+
+static bool cuda_choice_text(const struct device *dev, size_t index, char *text, size_t size)
+{
+    const struct cuda_device *cuda = cuda_of(dev);
+    if (index == 0) {
+        snprintf(text, size, "%s, compute capability %d.%d, %d multiprocessors; %s", cuda->name, cuda->major,
+                 cuda->minor, cuda->sms, cuda->note);
+        return true;
+    }
+    if (index > cuda->choice_count)
+        return false;
+    const struct cuda_choice *c = &cuda->choices[index - 1];
+    snprintf(text, size,
+             "forward %zu x %zu, %zu tokens, %u:%u: %s; dense %.1f us, cuSPARSELt %.1f us, results differ by %.1e",
+             c->dout, c->din, c->rows, c->n, c->m, c->sparse ? "cuSPARSELt" : "dense with zeros",
+             c->dense_seconds * 1e6, c->sparse_seconds * 1e6, c->difference);
+    return true;
+}
 
 /* --- the rows --- */
 
@@ -396,6 +423,7 @@ const struct device_row device_cuda = {
     .open = open_bf16,
     .close = cuda_close,
     .memory = &cuda_memory,
+    .choice = cuda_choice_text,
 };
 
 const struct device_row device_cuda_fp32 = {

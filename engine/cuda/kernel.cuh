@@ -77,6 +77,22 @@ __device__ __forceinline__ size_t thread_index()
 
 __device__ __forceinline__ size_t thread_count() { return (size_t)gridDim.x * blockDim.x; }
 
+/* Eight neighbouring elements, moved by 16-byte accesses; activations start at multiples of 64 bytes. */
+template <class T> struct __align__(16) eight {
+    T at[8];
+};
+
+/* Calls eights(i) for eights i and then element(i) for the count % 8 elements that are left. */
+template <class Eights, class Element>
+__device__ __forceinline__ void each_eight(size_t count, Eights eights, Element element)
+{
+    for (size_t i = thread_index(); i < count / 8; i += thread_count())
+        eights(i);
+    const size_t rest = count / 8 * 8 + thread_index();
+    if (rest < count)
+        element(rest);
+}
+
 /* Blocks for count elements, one a thread, at most `most`: kernels stride over the rest. */
 static inline unsigned blocks_for(size_t count, size_t most = 1 << 16)
 {

@@ -2,6 +2,8 @@
  * with zeros in scratch, which lives until the op returns, and the gradient of its active entries is gathered from the dense
  * product's. */
 #include "engine/cuda/kernel.cuh"
+#include "engine/cuda/sparselt.h"
+#include "proto/base/clock.h"
 
 /* --- N:M matrices and their dense form --- */
 
@@ -213,9 +215,140 @@ static struct weight weight_nm(const struct nm *w)
     return weight;
 }
 
+/* --- dense with zeros or cuSPARSELt --- */
+
+enum { TUNE_RUNS = 5 };
+
+/* sums[0] += (a - b)^2, sums[1] += b^2 over the block's elements; one block. */
+__global__ void difference_kernel(float *sums, const bf16 *a, const bf16 *b, size_t count)
+{
+    __shared__ float shared[THREADS / WARP];
+    float off = 0, norm = 0;
+    for (size_t i = threadIdx.x; i < count; i += THREADS) {
+        const float x = to_float(a[i]), y = to_float(b[i]);
+        off += (x - y) * (x - y);
+        norm += y * y;
+    }
+    off = block_sum(off, shared);
+    norm = block_sum(norm, shared);
+    if (threadIdx.x == 0) {
+        sums[0] = off;
+        sums[1] = norm;
+    }
+}
+
+/* Operands of one product that is measured both ways. */
+struct tuning {
+    struct device *dev;
+    const struct nm *w;
+    real *y;
+    const real *x;
+    size_t rows;
+    bf16 *dense, *other; /* scratch: W with zeros; the sparse result */
+};
+
+static bool tuning_run(const struct tuning *t, bool sparse)
+{
+    spread<bf16>(t->dev, t->dense, fp32_at(t->dev, (const real *)t->w->values), t->w);
+    if (sparse)
+        return sparselt_forward(t->dev, t->other, cuda_at(t->dev, t->x), t->dense, t->rows, t->w->din, t->w->dout);
+    struct cuda_product gemm = {};
+    gemm.d = cuda_at(t->dev, t->y);
+    gemm.a = cuda_at(t->dev, t->x);
+    gemm.b = t->dense;
+    gemm.M = t->rows;
+    gemm.N = t->w->dout;
+    gemm.K = t->w->din;
+    gemm.tb = gemm.ab_bf16 = gemm.c_bf16 = true;
+    gemm.alpha = 1;
+    cuda_gemm(t->dev, "nm_forward", &gemm);
+    return true;
+}
+
+/* Seconds of one product, the best of TUNE_RUNS after one that makes plans; negative if it is refused. */
+static double tuning_seconds(const struct tuning *t, bool sparse)
+{
+    cudaStream_t stream = cuda_of(t->dev)->stream;
+    double best = -1;
+    for (int run = -1; run < TUNE_RUNS; run++) {
+        cuda_fail(t->dev, "tuning", cudaStreamSynchronize(stream));
+        const double began = clock_monotonic_s();
+        if (!tuning_run(t, sparse))
+            return -1;
+        cuda_fail(t->dev, "tuning", cudaStreamSynchronize(stream));
+        const double seconds = clock_monotonic_s() - began;
+        if (run >= 0 && (best < 0 || seconds < best))
+            best = seconds;
+    }
+    return best;
+}
+
+/* Measures both ways with the operands at hand, compares what they give, and leaves the dense result in y. */
+static void tune(struct device *dev, struct cuda_choice *choice, real *y, const real *x, const struct nm *w,
+                 size_t rows)
+{
+    const size_t dense = w->din * w->dout * sizeof(bf16), other = rows * w->dout * sizeof(bf16);
+    struct cuda_scratch scratch =
+        cuda_scratch_take(dev, cuda_round(dense) + cuda_round(other) + cuda_round(2 * sizeof(float)));
+    struct tuning t = {dev, w, y, x, rows, (bf16 *)cuda_piece(&scratch, dense), (bf16 *)cuda_piece(&scratch, other)};
+    float *sums = (float *)cuda_piece(&scratch, 2 * sizeof(float)), host[2] = {1, 0};
+    if (!sums)
+        return;
+    choice->sparse_seconds = tuning_seconds(&t, true);
+    choice->dense_seconds = tuning_seconds(&t, false);
+    if (choice->sparse_seconds < 0)
+        return; /* the library refuses the shape */
+    CUDA_LAUNCH(difference_kernel, 1, THREADS, 0, cuda_of(dev)->stream, sums, t.other,
+                (const bf16 *)cuda_at(dev, y), rows * w->dout);
+    cuda_launched(dev, "tuning");
+    cuda_fail(dev, "tuning",
+              cudaMemcpyAsync(host, sums, sizeof host, cudaMemcpyDeviceToHost, cuda_of(dev)->stream));
+    cuda_fail(dev, "tuning", cudaStreamSynchronize(cuda_of(dev)->stream));
+    choice->difference = sqrt((double)host[0] / (double)host[1]);
+    choice->sparse = choice_make(choice->dense_seconds, choice->sparse_seconds, choice->difference);
+}
+
+/* The choice for a shape, NULL where there is none to make; *fresh: y has the result already. */
+static const struct cuda_choice *choice_of(struct device *dev, real *y, const real *x, const struct nm *w,
+                                           size_t rows, bool *fresh)
+{
+    struct cuda_device *cuda = cuda_of(dev);
+    *fresh = false;
+    if (!cuda->sparselt || w->m != 4 || w->n > 2)
+        return NULL;
+    for (size_t i = 0; i < cuda->choice_count; i++) {
+        const struct cuda_choice *c = &cuda->choices[i];
+        if (c->rows == rows && c->din == w->din && c->dout == w->dout && c->n == w->n)
+            return c;
+    }
+    if (cuda->choice_count == CUDA_CHOICES_MAX)
+        return NULL;
+    struct cuda_choice *c = &cuda->choices[cuda->choice_count++];
+    c->rows = rows;
+    c->din = w->din;
+    c->dout = w->dout;
+    c->n = w->n;
+    c->m = w->m;
+    c->difference = NAN;
+    c->sparse = false;
+    tune(dev, c, y, x, w, rows);
+    *fresh = !c->sparse; /* the same way from the first product on, for the same bits */
+    return c;
+}
+
 void cuda_nm_forward(struct device *dev, real *y, const real *x, const struct nm *w, size_t rows)
 {
     const struct weight weight = weight_nm(w);
+    bool fresh;
+    const struct cuda_choice *choice = choice_of(dev, y, x, w, rows, &fresh);
+    if (fresh)
+        return;
+    if (choice && choice->sparse) {
+        struct cuda_scratch scratch = cuda_scratch_take(dev, weight_bytes(dev, &weight));
+        const void *dense = weight_factor(dev, &scratch, &weight);
+        if (dense && sparselt_forward(dev, cuda_at(dev, y), cuda_at(dev, x), dense, rows, w->din, w->dout))
+            return;
+    }
     product_forward(dev, "nm_forward", y, x, &weight, rows);
 }
 

@@ -56,10 +56,24 @@ void cuda_act_store(struct device *dev, real *host, const real *act, size_t rows
 }
 
 template <class T>
+__device__ __forceinline__ T add(T a, T b)
+{
+    return from_float<T>(to_float(a) + to_float(b));
+}
+
+template <class T>
 __global__ void add_kernel(T *out, const T *a, const T *b, size_t count)
 {
-    for (size_t i = thread_index(); i < count; i += thread_count())
-        out[i] = from_float<T>(to_float(a[i]) + to_float(b[i]));
+    each_eight(
+        count,
+        [=](size_t i) {
+            const eight<T> x = ((const eight<T> *)a)[i], y = ((const eight<T> *)b)[i];
+            eight<T> z;
+            for (int k = 0; k < 8; k++)
+                z.at[k] = add(x.at[k], y.at[k]);
+            ((eight<T> *)out)[i] = z;
+        },
+        [=](size_t i) { out[i] = add(a[i], b[i]); });
 }
 
 void cuda_act_add(struct device *dev, real *out, const real *a, const real *b, size_t rows, size_t dim)
@@ -67,7 +81,7 @@ void cuda_act_add(struct device *dev, real *out, const real *a, const real *b, s
     const size_t count = rows * dim;
     WITH_ACT_TYPE(dev, {
         auto *kernel = add_kernel<T>;
-        CUDA_LAUNCH(kernel, blocks_for(count), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, out),
+        CUDA_LAUNCH(kernel, blocks_for(count / 8), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, out),
                     act_at<T>(dev, a), act_at<T>(dev, b), count);
     });
     cuda_launched(dev, "act_add");
@@ -301,10 +315,24 @@ void cuda_rope_backward(struct device *dev, real *dx, const real *cosine, const 
 /* --- SwiGLU --- */
 
 template <class T>
+__device__ __forceinline__ T swiglu(T gate, T up)
+{
+    return from_float<T>(cuda_silu(to_float(gate)) * to_float(up));
+}
+
+template <class T>
 __global__ void swiglu_kernel(T *out, const T *gate, const T *up, size_t count)
 {
-    for (size_t i = thread_index(); i < count; i += thread_count())
-        out[i] = from_float<T>(cuda_silu(to_float(gate[i])) * to_float(up[i]));
+    each_eight(
+        count,
+        [=](size_t i) {
+            const eight<T> g = ((const eight<T> *)gate)[i], u = ((const eight<T> *)up)[i];
+            eight<T> z;
+            for (int k = 0; k < 8; k++)
+                z.at[k] = swiglu(g.at[k], u.at[k]);
+            ((eight<T> *)out)[i] = z;
+        },
+        [=](size_t i) { out[i] = swiglu(gate[i], up[i]); });
 }
 
 void cuda_swiglu_forward(struct device *dev, real *out, const real *gate, const real *up, size_t rows,
@@ -313,10 +341,18 @@ void cuda_swiglu_forward(struct device *dev, real *out, const real *gate, const 
     const size_t count = rows * dim;
     WITH_ACT_TYPE(dev, {
         auto *kernel = swiglu_kernel<T>;
-        CUDA_LAUNCH(kernel, blocks_for(count), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, out),
+        CUDA_LAUNCH(kernel, blocks_for(count / 8), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, out),
                     act_at<T>(dev, gate), act_at<T>(dev, up), count);
     });
     cuda_launched(dev, "swiglu_forward");
+}
+
+template <class T>
+__device__ __forceinline__ void swiglu_gradient(T *dgate, T *dup, T dout, T gate, T up)
+{
+    const float d = to_float(dout), g = to_float(gate);
+    *dup = from_float<T>(d * cuda_silu(g));
+    *dgate = from_float<T>(d * to_float(up) * cuda_silu_slope(g));
 }
 
 /* dgate may be dout: a thread reads an element before it writes it. */
@@ -324,11 +360,18 @@ template <class T>
 __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dout, const T *gate, const T *up,
                                        size_t count)
 {
-    for (size_t i = thread_index(); i < count; i += thread_count()) {
-        const float d = to_float(dout[i]), g = to_float(gate[i]);
-        dup[i] = from_float<T>(d * cuda_silu(g));
-        dgate[i] = from_float<T>(d * to_float(up[i]) * cuda_silu_slope(g));
-    }
+    each_eight(
+        count,
+        [=](size_t i) {
+            const eight<T> d = ((const eight<T> *)dout)[i], g = ((const eight<T> *)gate)[i],
+                           u = ((const eight<T> *)up)[i];
+            eight<T> dg, du;
+            for (int k = 0; k < 8; k++)
+                swiglu_gradient(&dg.at[k], &du.at[k], d.at[k], g.at[k], u.at[k]);
+            ((eight<T> *)dgate)[i] = dg;
+            ((eight<T> *)dup)[i] = du;
+        },
+        [=](size_t i) { swiglu_gradient(&dgate[i], &dup[i], dout[i], gate[i], up[i]); });
 }
 
 void cuda_swiglu_backward(struct device *dev, real *dgate, real *dup, const real *dout,
@@ -337,7 +380,7 @@ void cuda_swiglu_backward(struct device *dev, real *dgate, real *dup, const real
     const size_t count = rows * dim;
     WITH_ACT_TYPE(dev, {
         auto *kernel = swiglu_backward_kernel<T>;
-        CUDA_LAUNCH(kernel, blocks_for(count), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, dgate),
+        CUDA_LAUNCH(kernel, blocks_for(count / 8), THREADS, 0, cuda_of(dev)->stream, act_at<T>(dev, dgate),
                     act_at<T>(dev, dup), act_at<T>(dev, dout), act_at<T>(dev, gate),
                     act_at<T>(dev, up), count);
     });

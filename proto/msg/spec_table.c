@@ -212,7 +212,7 @@ static const struct opt spec_rows[] = {
     {"/resources/launcher", OPT_ENUM, AT(resources.launcher), "\"local\"", 0, 0, spec_launchers, "",
      "local: on the daemon's machine; slurm: as a batch job of the Slurm cluster that the daemon's administrator set up.", NULL},
     {"/resources/device", OPT_ENUM, AT(resources.device), "\"auto\"", 0, 0, spec_devices, "",
-     "auto: the best device that build and machine have.", NULL},
+     "auto: the CPU; a GPU works where the job asks for cuda (docs/cuda.md).", NULL},
     {"/resources/ranks", OPT_INT, AT(resources.ranks), "1", 1, 4096, NULL, "ranks", "MPI processes, data parallel.", NULL},
     {"/resources/threads", OPT_INT, AT(resources.threads), "1", 1, 256, NULL, "threads", "Threads of each rank.", NULL},
 

@@ -598,7 +598,7 @@ static void the_double_build_has_no_cpu_device(void **state)
     struct err err;
     assert_int_equal(device_create(&dev, "cpu", NULL, &err), ERR_UNSUPPORTED);
     assert_null(dev);
-    assert_string_equal(err.text, "device \"cpu\": this build has ref");
+    assert_string_equal(err.text, "/resources/device is \"cpu\": this build has ref");
 }
 
 int main(void)

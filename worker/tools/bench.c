@@ -1,6 +1,8 @@
 /* hebb bench: what the kernels do on this machine, and with a job file what its steps do. */
 #include "worker/tools/bench.h"
 
+#include "worker/tools/bench_device.h"
+
 #include "worker/config.h"
 #include "worker/tools/options.h"
 #include "worker/tools/tool_spec.h"
@@ -94,13 +96,14 @@ static bool choose_parts(struct bench *bench, const char *part, bool job)
 int tool_bench(int argc, char **argv)
 {
     uint64_t tokens = TOKENS_DEFAULT, threads = 1;
-    const char *part = "all";
+    const char *part = "all", *device = "cpu";
     bool json = false;
     struct option_list rest;
     const struct option_row options[] = {
         {"tokens", OPTION_COUNT, &tokens, 1, TOKENS_MAX},
         {"threads", OPTION_COUNT, &threads, 1, POOL_THREADS_MAX},
         {"part", OPTION_TEXT, &part, 0, 0},
+        {"device", OPTION_TEXT, &device, 0, 0},
         {"json", OPTION_FLAG, &json, 0, 0},
         {0},
     };
@@ -112,6 +115,14 @@ int tool_bench(int argc, char **argv)
         return tool_usage(argv[0], "at most one job file");
     }
     struct err err = {0};
+    if (strcmp(device, "cpu") != 0) {
+        const bool all = strcmp(part, "all") == 0, only = strcmp(part, "products") == 0;
+        if (rest.count > 0 || !(all || only || strcmp(part, "steps") == 0)) {
+            return tool_usage(argv[0], "--device %s takes no job, and --part all, products or steps", device);
+        }
+        int rc = bench_device(device, (size_t)tokens, all || only, all || !only, json, &err);
+        return rc == 0 ? EXIT_DONE : tool_fail(&err);
+    }
     struct job_spec spec;
     struct bench bench = {.tokens = (size_t)tokens, .machine.threads = (unsigned)threads};
     bool job = rest.count == 1;
