@@ -3,7 +3,10 @@
  * product's. */
 #include "engine/cuda/kernel.cuh"
 #include "engine/cuda/sparselt.h"
+
+extern "C" {
 #include "proto/base/clock.h"
+}
 
 /* --- N:M matrices and their dense form --- */
 

