@@ -51,7 +51,7 @@ static void every_shape_is_chosen_once(void **state)
     mem_aligned_free(host);
     device_free(dev, x);
     device_free(dev, y);
-    fixture_nm_release(dev, &w);
+    fixture_nm_free(dev, &w);
     device_destroy(dev);
 }
 

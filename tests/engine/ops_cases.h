@@ -242,7 +242,7 @@ static inline void run_nm(struct device *dev, const struct shape *s, struct resu
     plain_result(dev, results, "nm_backward_w", dvalues, nm_count(&w));
     device_free(dev, x);
     device_free(dev, dy);
-    fixture_nm_release(dev, &w);
+    fixture_nm_free(dev, &w);
 }
 
 static inline void run_dense(struct device *dev, const struct shape *s, struct results *results)
@@ -463,7 +463,7 @@ static inline void run_spread(struct device *dev, const struct shape *s, struct 
     }
     device_free(dev, values);
     if (w)
-        fixture_nm_release(dev, &sparse);
+        fixture_nm_free(dev, &sparse);
 }
 
 struct op_case {

@@ -56,12 +56,21 @@ static inline struct nm fixture_nm(struct device *dev, size_t dout, size_t din, 
     return w;
 }
 
-static inline void fixture_nm_release(struct device *dev, struct nm *w)
+static inline void fixture_nm_free(struct device *dev, struct nm *w)
 {
     pattern_table_destroy((struct pattern_table *)(uintptr_t)w->patterns);
     device_free(dev, w->values);
     device_free(dev, w->pack);
     device_free(dev, w->codes);
+}
+
+/* The same of a device that works on the host's memory. */
+static inline void fixture_nm_release(struct nm *w)
+{
+    pattern_table_destroy((struct pattern_table *)(uintptr_t)w->patterns);
+    mem_aligned_free(w->values);
+    mem_aligned_free(w->pack);
+    mem_aligned_free(w->codes);
 }
 
 #endif

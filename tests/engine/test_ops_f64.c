@@ -170,7 +170,7 @@ static void check_nm(size_t rows, size_t dout, size_t groups, unsigned n, unsign
     real *all[] = {dy, dx, dvalues, probe.x, probe.out};
     for (size_t j = 0; j < sizeof all / sizeof all[0]; j++)
         mem_aligned_free(all[j]);
-    fixture_nm_release(probe.dev, &w);
+    fixture_nm_release(&w);
     device_destroy(probe.dev);
 }
 
@@ -203,7 +203,7 @@ static void nm_products_equal_the_dense_ones(void **state)
         assert_true(fabs(y[i] - want[i]) < ROUNDING);
     mem_aligned_free(x);
     mem_aligned_free(dense);
-    fixture_nm_release(dev, &w);
+    fixture_nm_release(&w);
     device_destroy(dev);
 }
 
@@ -355,7 +355,7 @@ static void accumulating_ops_add_and_the_others_overwrite(void **state)
         assert_true(fabs(dw2[i] - 2 * dw1[i]) < ROUNDING);
     mem_aligned_free(dy);
     mem_aligned_free(x);
-    fixture_nm_release(dev, &w);
+    fixture_nm_release(&w);
     device_destroy(dev);
 }
 

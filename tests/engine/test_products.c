@@ -83,7 +83,7 @@ static void run(struct device *dev, const struct shape *s, struct outputs *out)
     real *const buffers[] = {x, y, dx, dy};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         mem_aligned_free(buffers[i]);
-    fixture_nm_release(dev, &w);
+    fixture_nm_release(&w);
 }
 
 static void outputs_release(struct outputs *out)
@@ -250,7 +250,7 @@ static void what_is_not_finite_stays_where_it_belongs(void **state)
         mem_aligned_free(host);
         mem_aligned_free(dy);
         mem_aligned_free(dx);
-        fixture_nm_release(dev, &w);
+        fixture_nm_release(&w);
     }
     device_destroy(dev);
 }
