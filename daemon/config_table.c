@@ -61,6 +61,8 @@ const struct config_row config_rows[] = {
      "600", "the same for a job that is paused"},
     {"stop_grace_s", "--stop-grace", "SECONDS", CONFIG_INT, AT(daemon.stop_grace_s), 0, 60, 1, 86400, NULL, true,
      "60", "from SIGTERM to SIGKILL"},
+    {"shim_silent_s", "--shim-silent", "SECONDS", CONFIG_INT, AT(daemon.shim_silent_s), 0, 30, 3, 86400, NULL, true,
+     "30", "a hebb-shim without a sign of life for so long is woken, then killed"},
     {"hung_s", "--hung", "SECONDS", CONFIG_INT, AT(daemon.hung_s), 0, 20, 3, 86400, NULL, true,
      "20", "a rank without a heartbeat for so long is killed"},
     {"slurm", "--slurm", "DIR", CONFIG_PATH, AT(daemon.slurm.commands), 0, 0, 0, 0, NULL, false,

@@ -52,6 +52,7 @@ struct daemon_config {
     int cancel_grace_s; /* from `stop` in control to SIGTERM for the shim, cancelling */
     int pause_grace_s;  /* the same, pausing */
     int stop_grace_s;   /* from SIGTERM to SIGKILL */
+    int shim_silent_s;  /* a shim without a sign of life for so long is woken, then killed */
     int hung_s;         /* a rank without a heartbeat for so long is hung */
     int connections;    /* 0 in these four: http.c's default */
     int connections_per_address, streams, request_s;

@@ -140,7 +140,8 @@ static int count_stops(void *context, const struct attempt_row *attempt)
     int *stops = context;
     bool outside = attempt->end.code == EXIT_STOPPED &&
                    strcmp(attempt->end.reason, stopped_from_outside) == 0;
-    *stops = outside ? *stops + 1 : 0;
+    if (attempt->finished_ms != 0) /* the one that is being judged is not written down yet */
+        *stops = outside ? *stops + 1 : 0;
     return 0;
 }
 
@@ -328,7 +329,7 @@ static int press(struct jobs *jobs, const struct job_row *job, struct job_run *r
 }
 
 /* A shim that shows no sign of life is stopped or hangs: its job would never end. */
-static void watch_shim(const struct job_row *job, struct job_run *run,
+static void watch_shim(const struct jobs *jobs, const struct job_row *job, struct job_run *run,
                        const struct launch *launch, int64_t beat)
 {
     int64_t now = clock_monotonic_ms(), since = now - run->looked_ms;
@@ -342,7 +343,8 @@ static void watch_shim(const struct job_row *job, struct job_run *run,
         return;
     }
     run->silent_ms += since < 1000 ? since : 1000;
-    if (run->silent_ms < 1000 * JOBS_SHIM_SILENT_S)
+    if (run->silent_ms <
+        1000 * or_default(jobs->daemon->config.shim_silent_s, JOBS_SHIM_SILENT_S))
         return;
     log_warn("job %s: its shim shows no sign of life; it is %s", job->id,
              run->woken ? "killed" : "woken");
@@ -398,6 +400,21 @@ static int keep_reason(struct jobs *jobs, struct job_row *job, const char *reaso
     return 0;
 }
 
+/* A file that cannot be read is tried again for a while; then the job goes on without the rest.
+ */
+static int ingest(struct jobs *jobs, struct job_run *run, bool *caught_up, struct err *err)
+{
+    int64_t now = clock_monotonic_ms();
+    int code = jobs_ingest(jobs, run->id, caught_up, err);
+    if (!jobs->unreadable) {
+        run->unreadable_ms = 0;
+        return code;
+    }
+    if (run->unreadable_ms == 0)
+        run->unreadable_ms = now;
+    return now - run->unreadable_ms < 1000 * JOBS_UNREADABLE_S ? code : 0;
+}
+
 int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
 {
     char folder[FSX_PATH_MAX];
@@ -416,12 +433,12 @@ int jobs_attempt_poll(struct jobs *jobs, struct job_row *job, struct err *err)
     /* Status before events: what it wrote before it ended is then there to be read. */
     code = run->launcher->status(&launch, &status, err);
     if (code == 0)
-        code = jobs_ingest(jobs, job->id, &caught_up, err);
+        code = ingest(jobs, run, &caught_up, err);
     if (code != 0)
         return code;
     if (status.state != LAUNCH_RUNNING)
         return caught_up ? ended(jobs, job, run, &launch, &status, err) : 0;
-    watch_shim(job, run, &launch, status.beat);
+    watch_shim(jobs, job, run, &launch, status.beat);
     code = keep_reason(jobs, job, status.reason, err);
     if (code != 0)
         return code;

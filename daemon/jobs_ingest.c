@@ -17,7 +17,6 @@ struct ingest {
     uint64_t offset; /* of the next line */
     uint64_t seq;    /* of the last line */
     bool added;
-    bool unreadable; /* the disk gives the file no more: what was read is all there will be */
     struct err *err;
 };
 
@@ -39,12 +38,15 @@ static int take_line(struct ingest *ingest, const char *line, size_t len)
 {
     struct event event;
     struct err why;
-    if (event_parse(&event, line, len, &why) != 0)
+    int code = event_parse(&event, line, len, &why);
+    if (code == ERR_NO_MEMORY) /* says nothing about the line: it is read again */
+        return err_set(ingest->err, code, "%s", why.text);
+    if (code != 0)
         return pass_over(ingest, why.text);
     if (ingest->seq != 0 && event.seq > ingest->seq + 1)
         log_warn("job %s: events %llu to %llu are missing", ingest->id,
                  (unsigned long long)ingest->seq + 1, (unsigned long long)event.seq - 1);
-    int code = store_event_add(ingest->jobs->store, ingest->id, &event, line, len, ingest->err);
+    code = store_event_add(ingest->jobs->store, ingest->id, &event, line, len, ingest->err);
     if (event.seq > ingest->seq) {
         ingest->seq = event.seq;
         ingest->added = true;
@@ -108,8 +110,9 @@ static int read_some(struct ingest *ingest, int fd, ssize_t *got)
     if (*got >= 0)
         return 0;
     *got = 0;
-    ingest->unreadable = true;
-    return pass_over(ingest, strerror(errno));
+    jobs->unreadable = true;
+    return err_set(ingest->err, ERR_IO, "read events.jsonl of job %s: %s", ingest->id,
+                   strerror(errno));
 }
 
 /* Reads on from ingest->offset; *caught_up: nothing but a line that is still being written is
@@ -122,7 +125,7 @@ static int take_more(struct ingest *ingest, int fd, uint64_t size, bool *caught_
     if (start >= size)
         return 0;
     int code = read_some(ingest, fd, &got);
-    if (code != 0 || ingest->unreadable)
+    if (code != 0)
         return code;
     const char *data = ingest->jobs->ingest_buffer;
     code = take_lines(ingest, data, (size_t)got, &used);
@@ -136,13 +139,12 @@ int jobs_ingest(struct jobs *jobs, const char *id, bool *caught_up, struct err *
     struct ingest ingest = {.jobs = jobs, .id = id, .err = err};
     uint64_t size = 0, stored;
     int fd = -1;
-    struct err why;
     *caught_up = true;
-    if (open_events(jobs, id, &fd, &size, &why) != 0)
-        return pass_over(&ingest, why.text);
-    if (fd < 0)
-        return 0;
-    int code = store_event_offset(jobs->store, id, &stored, &ingest.seq, err);
+    int code = open_events(jobs, id, &fd, &size, err);
+    jobs->unreadable = code != 0;
+    if (code != 0 || fd < 0)
+        return code;
+    code = store_event_offset(jobs->store, id, &stored, &ingest.seq, err);
     ingest.offset = stored;
     if (code == 0 && size < stored) {
         log_warn("job %s: events.jsonl is shorter than what was read of it; it is read again",
@@ -176,8 +178,17 @@ int jobs_rebuild(struct jobs *jobs, struct err *err)
         bool caught_up = true;
         if (code == 0)
             code = jobs_ingest(jobs, rows.items[0].id, &caught_up, err);
-        if (code == 0 && caught_up)
+        bool given_up =
+            code != 0 && jobs->unreadable && ++jobs->rebuild_failures >= JOBS_REBUILD_TRIES;
+        if (given_up) {
+            log_error("job %s: its history is not built again: %s", rows.items[0].id,
+                      err != NULL ? err->text : "");
+            code = 0;
+        }
+        if (code == 0 && (caught_up || given_up)) {
             jobs->rebuild_after = rows.items[0].row;
+            jobs->rebuild_failures = 0;
+        }
         job_rows_release(&rows);
     }
     return code;

@@ -17,13 +17,15 @@ enum {
     JOBS_SHIM_SILENT_S = 30,  /* a shim without a beat for so long is woken, after as long again
                                  it is killed */
     JOBS_LOST_WAIT_S = 30,    /* for what a lost attempt left to die, before its job goes on */
-    JOBS_STOPS_MAX = 20,      /* attempts in a row that end with code 75 unasked; the next one
+    JOBS_STOPS_MAX = 10,      /* attempts in a row that end with code 75 unasked; the next one
                                  counts as a failure */
     JOBS_DISK_FREE_MIN = 16,  /* MiB free under the state folder: with less nothing is begun */
     JOBS_BACKOFF_MAX_S = 300, /* the longest wait before a retry */
     JOBS_COMPLAINT_S = 60,    /* the ticks come often: the same trouble is logged this seldom */
-    JOBS_MATCHES_MAX = 100000,    /* files that one glob may match */
-    JOBS_REBUILD_SLICE_MS = 50,   /* time per tick for reading old events files again */
+    JOBS_MATCHES_MAX = 100000,  /* files that one glob may match */
+    JOBS_REBUILD_SLICE_MS = 50, /* time per tick for reading old events files again */
+    JOBS_REBUILD_TRIES = 50, /* ticks in which an events file cannot be read, then it is left */
+    JOBS_UNREADABLE_S = 60,  /* the same for a job whose attempt has ended: it goes on */
     INGEST_TURN_BYTES = 1 << 20,  /* read of one events file per tick */
     INGEST_BAD_LINES_LOGGED = 20, /* per job; all are counted */
 };
@@ -42,7 +44,8 @@ struct job_run {
     int64_t looked_ms;       /* monotonic; the last look at it */
     int64_t silent_ms;       /* seen without a change; a pause of this daemon does not count */
     bool woken;
-    int64_t lost_ms; /* monotonic; when it was seen to be lost, 0: not */
+    int64_t lost_ms;       /* monotonic; when it was seen to be lost, 0: not */
+    int64_t unreadable_ms; /* monotonic; since when events.jsonl cannot be read, 0: it can */
 };
 
 struct jobs {
@@ -62,6 +65,8 @@ struct jobs {
                                 JOBS_COMPLAINT_S */
     int64_t complaint_at_ms; /* monotonic */
     bool rebuilding;
+    bool unreadable; /* the last jobs_ingest could not read the file */
+    int rebuild_failures;
     int64_t rebuild_after; /* row of the last job whose events were read again */
 };
 

@@ -57,6 +57,16 @@ static int write_failed(struct store *store, const struct store_db *db, int rc,
     return code;
 }
 
+/* A read that fails in the middle of a turn's writes leaves them half done, just like a write.
+ */
+static int read_failed(struct store *store, const struct store_db *db, int rc, struct err *err)
+{
+    bool passing = (rc & 0xff) == SQLITE_NOMEM || (rc & 0xff) == SQLITE_IOERR;
+    if (passing && (store->state.begun || store->series.begun))
+        return write_failed(store, db, rc, "read", err);
+    return db_error(db, rc, "read", err);
+}
+
 int store_db_exec(struct store_db *db, const char *sql, struct err *err)
 {
     int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
@@ -146,27 +156,29 @@ int store_db_migrate(struct store_db *db, const char *const *steps, size_t step_
     return 0;
 }
 
-static int statement(struct store_db *db, const char *sql, sqlite3_stmt **out, struct err *err)
+/* Returns SQLite's code. */
+static int statement(struct store_db *db, const char *sql, sqlite3_stmt **out)
 {
     for (size_t i = 0; i < db->statement_count; i++)
         if (db->statements[i].sql == sql) {
             *out = db->statements[i].stmt;
             assert(!sqlite3_stmt_busy(*out));
-            return 0;
+            return SQLITE_OK;
         }
     assert(db->statement_count < STORE_STATEMENTS_MAX);
     int rc = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL);
-    if (rc != SQLITE_OK)
-        return db_error(db, rc, sql, err);
-    db->statements[db->statement_count++] = (struct store_statement){.sql = sql, .stmt = *out};
-    return 0;
+    if (rc == SQLITE_OK)
+        db->statements[db->statement_count++] =
+            (struct store_statement){.sql = sql, .stmt = *out};
+    return rc;
 }
 
 int query_read(struct query *query, struct store *store, struct store_db *db, const char *sql,
                struct err *err)
 {
     *query = (struct query){.store = store, .db = db, .rc = SQLITE_OK};
-    return statement(db, sql, &query->stmt, err);
+    int rc = statement(db, sql, &query->stmt);
+    return rc == SQLITE_OK ? 0 : read_failed(store, db, rc, err);
 }
 
 int query_write(struct query *query, struct store *store, struct store_db *db, const char *sql,
@@ -181,7 +193,8 @@ int query_write(struct query *query, struct store *store, struct store_db *db, c
             return write_failed(store, db, rc, "begin", err);
         db->begun = true;
     }
-    return statement(db, sql, &query->stmt, err);
+    int rc = statement(db, sql, &query->stmt);
+    return rc == SQLITE_OK ? 0 : write_failed(store, db, rc, sql, err);
 }
 
 static void keep(struct query *query, int rc)
@@ -255,7 +268,7 @@ int query_next(struct query *query, bool *row, struct err *err)
     *row = rc == SQLITE_ROW;
     if (*row)
         return 0;
-    int code = rc == SQLITE_DONE ? 0 : db_error(query->db, rc, "read", err);
+    int code = rc == SQLITE_DONE ? 0 : read_failed(query->store, query->db, rc, err);
     query_end(query);
     return code;
 }

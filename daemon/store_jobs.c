@@ -39,6 +39,9 @@ static int read_row(const struct query *query, struct job_row *out, struct err *
     out->row = column_int(query, 0);
     column_copy(query, 1, out->id, sizeof out->id);
     column_copy(query, 2, out->name, sizeof out->name);
+    if (!job_state_parse(&out->state, column_text(query, 3)) &&
+        sqlite3_errcode(query->db->handle) == SQLITE_NOMEM)
+        return err_set(err, ERR_NO_MEMORY, "state.db: out of memory");
     if (!job_state_parse(&out->state, column_text(query, 3)))
         return err_set(err, ERR_CORRUPT, "state.db: job %s has the unknown state '%s'", out->id,
                        column_text(query, 3));

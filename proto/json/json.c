@@ -11,6 +11,26 @@ enum { JSON_POINTER_MAX = 4096 };
 
 static const double json_int_max = 9007199254740992.0; /* 2^53 */
 
+/* --- memory --- */
+
+/* cJSON_Add... leaves a member out when memory runs out, and nobody looks at all of their
+ * results: what was left out is counted here, and json_print then refuses. Per thread, since an
+ * object is built and printed by one. */
+static _Thread_local unsigned json_failures;
+
+static void *json_malloc(size_t size)
+{
+    void *memory = malloc(size);
+    json_failures += memory == NULL;
+    return memory;
+}
+
+__attribute__((constructor)) static void json_count_failures(void)
+{
+    cJSON_Hooks hooks = {.malloc_fn = json_malloc, .free_fn = free};
+    cJSON_InitHooks(&hooks);
+}
+
 /* --- duplicate keys --- */
 
 struct json_dups {
@@ -115,6 +135,7 @@ int json_parse_keys(cJSON **out, const char *text, size_t len, json_duplicate_fn
     }
     cJSON *value = cJSON_ParseWithLength(text, len);
     if (!value) {
+        json_failures = 0; /* told here */
         return err_set(err, ERR_NO_MEMORY, "JSON of %zu bytes: out of memory", len);
     }
     struct json_dups dups = {.fn = duplicate, .context = context};
@@ -225,7 +246,7 @@ void json_print_string(const char *text, struct buf *out)
     buf_puts(out, "\"");
 }
 
-void json_print(const cJSON *value, struct buf *out)
+static void json_print_value(const cJSON *value, struct buf *out)
 {
     if (cJSON_IsNumber(value)) {
         json_print_number(value->valuedouble, out);
@@ -243,7 +264,7 @@ void json_print(const cJSON *value, struct buf *out)
                 json_print_string(item->string, out);
                 buf_puts(out, ":");
             }
-            json_print(item, out);
+            json_print_value(item, out);
             if (item->next) {
                 buf_puts(out, ",");
             }
@@ -252,6 +273,13 @@ void json_print(const cJSON *value, struct buf *out)
     } else {
         buf_puts(out, "null");
     }
+}
+
+void json_print(const cJSON *value, struct buf *out)
+{
+    json_print_value(value, out);
+    out->failed |= json_failures > 0;
+    json_failures = 0;
 }
 
 /* --- look-ups --- */

@@ -24,7 +24,8 @@ int json_parse_keys(cJSON **out, const char *text, size_t len, json_duplicate_fn
 /* Reads and parses a file of at most max bytes. */
 int json_read(cJSON **out, const char *path, size_t max, struct err *err);
 
-/* Appends compact text. Numbers print as the shortest text that reads back as the same double,
+/* Appends compact text; out->failed if, on this thread and since the last call, an allocation of
+ * cJSON failed: the object may lack members. Numbers print as the shortest text that reads back as the same double,
  * integers up to 2^53 without fraction or exponent. */
 void json_print(const cJSON *value, struct buf *out);
 void json_print_number(double value, struct buf *out);     /* not finite: null */

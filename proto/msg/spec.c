@@ -69,6 +69,12 @@ void spec_fault(struct spec_draft *draft, const char *field, const char *format,
     }
 }
 
+void spec_no_memory(struct spec_draft *draft, const char *field)
+{
+    spec_fault(draft, field, "out of memory");
+    draft->no_memory = true;
+}
+
 static void spec_duplicate(void *context, const char *pointer)
 {
     spec_fault(context, pointer, "given more than once");
@@ -84,12 +90,12 @@ static void set_default(struct spec_draft *draft, const struct opt *row)
     cJSON *value;
     size_t before = draft->faults->count;
     if (json_parse(&value, row->def, strlen(row->def), NULL) != 0) {
-        spec_fault(draft, row->path, "out of memory");
+        spec_no_memory(draft, row->path);
         return;
     }
     spec_set_value(draft, row, value);
     cJSON_Delete(value);
-    assert(draft->faults->count == before); /* defaults obey their own bounds */
+    assert(draft->faults->count == before || draft->no_memory); /* defaults obey their bounds */
 }
 
 /* The first row at path or inside the section path. */
@@ -166,7 +172,12 @@ static void take_members(struct spec_draft *draft, const cJSON *object, const ch
         buf_init(&pointer, SPEC_BODY_MAX * 4);
         buf_puts(&pointer, prefix);
         json_pointer_add(&pointer, item->string);
-        const char *path = pointer.data ? pointer.data : "";
+        if (pointer.failed) {
+            buf_release(&pointer);
+            spec_no_memory(draft, "");
+            return;
+        }
+        const char *path = pointer.data;
         bool section = false;
         const struct opt *row = find_row(path, &section);
         char shown[SPEC_SHOWN_MAX];
@@ -227,6 +238,9 @@ static int parse_text(struct spec_draft *draft, const char *json, size_t len)
         spec_fault(draft, "", "a job must be an object, got %s", spec_show(tree, shown));
     }
     cJSON_Delete(tree);
+    if (draft->no_memory) {
+        return ERR_NO_MEMORY; /* says nothing about the job */
+    }
     return draft->faults->count > 0 ? ERR_INVALID : 0;
 }
 

@@ -17,6 +17,7 @@ struct spec_draft {
     struct spec_faults *faults;
     bool given[SPEC_ROWS_MAX];
     bool faulty[SPEC_ROWS_MAX];
+    bool no_memory; /* what the faults say is not the job's doing */
 };
 
 /* Index of the row with this path; asserts that there is one. */
@@ -29,6 +30,9 @@ bool spec_sound(const struct spec_draft *draft, const char *const *paths);
 /* Keeps one fault and marks its row, if it has one. */
 void spec_fault(struct spec_draft *draft, const char *field, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The same when memory ran out: the text may be right. */
+void spec_no_memory(struct spec_draft *draft, const char *field);
 
 /* Puts value into row's field, or keeps a fault that names it. */
 void spec_set_value(struct spec_draft *draft, const struct opt *row, const struct cJSON *value);

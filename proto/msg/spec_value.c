@@ -145,7 +145,7 @@ static void set_list(struct spec_draft *draft, const struct opt *row, const cJSO
         } else if (list->items && (list->items[list->count] = mem_strdup(text))) {
             list->count++;
         } else {
-            spec_fault(draft, field, "out of memory");
+            spec_no_memory(draft, field);
         }
     }
 }

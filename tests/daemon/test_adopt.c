@@ -11,6 +11,7 @@
 #include "daemon/shim.h"
 #include "daemon/store_db.h"
 #include <errno.h>
+#include <sys/ptrace.h>
 
 static void commit_turn(void *context) { fixture_commit(context); }
 
@@ -259,6 +260,108 @@ static void stop_is_still_wanted_after_a_restart_of_the_daemon(void **state)
     assert_string_equal(job_state_name(fixture_job(f, id).state), "cancelled");
 }
 
+/* The fork was made, the commit after it was lost, and then the user cancels. */
+static void cancel_reaches_an_attempt_whose_start_was_not_written_down(void **state)
+{
+    struct fixture *f = *state;
+    char id[STORE_ID_MAX], mark[FSX_PATH_MAX];
+    fixture_submit(f, id, "steps=100000,ms=5", "");
+    fixture_run(f, until_running, id);
+    assert_int_equal(fsx_path(mark, NULL, "HEBB_ATTEMPT=%s/jobs/%s/attempt-1", f->dir, id), 0);
+    struct job_row job = fixture_job(f, id);
+    job.attempt = 0;
+    assert_int_equal(store_job_update(f->daemon.store, &job, NULL), 0);
+    assert_int_equal(store_job_set_state(f->daemon.store, id, JOB_STARTING, "", NULL), 0);
+    assert_int_equal(store_intent_put(f->daemon.store, id, INTENT_START, 1, NULL), 0);
+    assert_true(fixture_commit(f));
+    fixture_stop(f);
+    fixture_start(f);
+    fixture_act(f, id, ACTION_CANCEL);
+    fixture_run(f, until_final, id);
+    assert_string_equal(job_state_name(fixture_job(f, id).state), "cancelled");
+    assert_int_equal(fixture_job(f, id).attempt, 1);
+    for (int i = 0; i < 100 && marked_process_lives(mark); i++)
+        usleep(10 * 1000);
+    assert_false(marked_process_lives(mark));
+}
+
+static void stopped_shim_is_woken_and_nothing_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    char id[STORE_ID_MAX];
+    f->daemon.config.shim_silent_s = 2;
+    fixture_submit(f, id, "steps=20,ms=5", "");
+    fixture_run(f, until_running, id);
+    kill(shim_pid(f, id, 1), SIGSTOP);
+    fixture_run(f, until_final, id);
+    assert_string_equal(job_state_name(fixture_job(f, id).state), "succeeded");
+    assert_int_equal(fixture_job(f, id).attempt, 1);
+}
+
+/* Held by a debugger, which SIGCONT does not change: as one that hangs in the kernel. */
+static void shim_that_cannot_be_woken_is_killed_and_the_job_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    char id[STORE_ID_MAX];
+    log_setup("test", LOG_LEVEL_ERROR + 1);
+    f->daemon.config.shim_silent_s = 2;
+    fixture_submit(f, id, "steps=50,ms=5", "\"restart\":{\"max\":1,\"backoff_s\":0.01}");
+    fixture_run(f, until_running, id);
+    pid_t shim = shim_pid(f, id, 1);
+    assert_int_equal(ptrace(PTRACE_SEIZE, shim, NULL, NULL), 0);
+    assert_int_equal(ptrace(PTRACE_INTERRUPT, shim, NULL, NULL), 0);
+    fixture_run(f, until_final, id);
+    assert_string_equal(job_state_name(fixture_job(f, id).state), "succeeded");
+    assert_int_equal(fixture_job(f, id).attempt, 2);
+}
+
+static void damaged_rows_are_failed_and_shown(void **state)
+{
+    struct fixture *f = *state;
+    char bad[STORE_ID_MAX], worse[STORE_ID_MAX], good[STORE_ID_MAX];
+    log_setup("test", LOG_LEVEL_ERROR + 1);
+    fixture_submit(f, bad, "steps=5", "");
+    fixture_submit(f, worse, "steps=5", "");
+    fixture_submit(f, good, "steps=5", "");
+    char sql[256];
+    snprintf(sql, sizeof sql,
+             "UPDATE jobs SET state='dancing' WHERE id='%s'; UPDATE jobs SET cores=-5 WHERE "
+             "id='%s'",
+             bad, worse);
+    assert_int_equal(store_db_exec(&f->daemon.store->state, sql, NULL), 0);
+    fixture_stop(f);
+    fixture_start(f);
+    fixture_run(f, until_final, good);
+    assert_string_equal(job_state_name(fixture_job(f, good).state), "succeeded");
+    assert_string_equal(job_state_name(fixture_job(f, bad).state), "failed");
+    assert_string_equal(fixture_job(f, bad).reason,
+                        "its record in state.db was damaged (state 'dancing')");
+    assert_string_equal(job_state_name(fixture_job(f, worse).state), "failed");
+    assert_true(fixture_job(f, bad).finished_ms > 0);
+}
+
+static void folders_of_submits_that_were_never_acknowledged_go(void **state)
+{
+    struct fixture *f = *state;
+    char path[FSX_PATH_MAX];
+    static const char *const kept = "aaaaaaaaaaaaaaaa", *const gone = "bbbbbbbbbbbbbbbb";
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fsx_path(path, NULL, "%s/jobs/%s%s", f->dir, i == 0 ? kept : gone,
+                                  i == 0 ? "/attempt-1" : ""),
+                         0);
+        assert_int_equal(fsx_mkdirs(path, 0700, NULL), 0);
+        assert_int_equal(
+            fsx_path(path, NULL, "%s/jobs/%s/spec.json", f->dir, i == 0 ? kept : gone), 0);
+        assert_int_equal(fsx_publish(path, "{}", 2, 0600, NULL), 0);
+    }
+    fixture_stop(f);
+    fixture_start(f);
+    assert_int_equal(fsx_path(path, NULL, "%s/jobs/%s", f->dir, gone), 0);
+    assert_false(fsx_exists(path));
+    assert_int_equal(fsx_path(path, NULL, "%s/jobs/%s", f->dir, kept), 0);
+    assert_true(fsx_exists(path));
+}
+
 int main(int argc, char **argv)
 {
     int fake = fake_worker_main(argc, argv);
@@ -276,6 +379,11 @@ int main(int argc, char **argv)
         TEST(job_whose_record_is_damaged_while_it_runs_leaves_no_process),
         TEST(pause_asked_for_before_the_start_leaves_nothing_running),
         TEST(stop_is_still_wanted_after_a_restart_of_the_daemon),
+        TEST(cancel_reaches_an_attempt_whose_start_was_not_written_down),
+        TEST(stopped_shim_is_woken_and_nothing_is_lost),
+        TEST(shim_that_cannot_be_woken_is_killed_and_the_job_goes_on),
+        TEST(damaged_rows_are_failed_and_shown),
+        TEST(folders_of_submits_that_were_never_acknowledged_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,19 @@ static void stop_from_outside_queues_the_job_again_and_counts_no_failure(void **
     assert_int_equal(job.failures, 0);
 }
 
+static void stops_from_outside_without_end_are_a_failure(void **state)
+{
+    struct fixture *f = *state;
+    char id[STORE_ID_MAX];
+    fixture_submit(f, id, "steps=1,exit=75", "\"restart\":{\"max\":0}");
+    fixture_run(f, until_final, id);
+    struct job_row job = fixture_job(f, id);
+    assert_string_equal(job_state_name(job.state), "failed");
+    assert_string_equal(job.reason, "attempt 11: stopped from outside 11 times in a row");
+    assert_int_equal(job.attempt, 11);
+    assert_int_equal(job.failures, 1);
+}
+
 static void paused_job_goes_on_from_its_checkpoint(void **state)
 {
     struct fixture *f = *state;
@@ -353,6 +366,7 @@ int main(int argc, char **argv)
         TEST(codes_that_no_retry_can_help_fail_at_once),
         TEST(code_0_without_a_done_event_is_a_failure),
         TEST(stop_from_outside_queues_the_job_again_and_counts_no_failure),
+        TEST(stops_from_outside_without_end_are_a_failure),
         TEST(paused_job_goes_on_from_its_checkpoint),
         TEST(checkpoint_on_request_does_not_stop_the_job),
         TEST(running_job_is_cancelled_through_control),

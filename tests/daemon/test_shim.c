@@ -42,17 +42,24 @@ static int teardown(void **state)
     return 0;
 }
 
-static pid_t start(struct fixture *f, const char *ranks, const char *grace, const char *script)
+/* option: a further one with its value. */
+static pid_t start_with(struct fixture *f, const char *ranks, const char *option,
+                        const char *value, const char *script)
 {
     pid_t pid = fork();
     if (pid == 0) {
         setenv("SECRET_OF_THE_DAEMON", "1", 1);
-        execl(f->shim, f->shim, "--folder", f->dir, "--attempt", "1", "--ranks", ranks,
-              "--grace", grace, "--", "/bin/sh", "-c", script, (char *)NULL);
+        execl(f->shim, f->shim, "--folder", f->dir, "--attempt", "1", "--ranks", ranks, option,
+              value, "--", "/bin/sh", "-c", script, (char *)NULL);
         _exit(127);
     }
     assert_true(pid > 0);
     return pid;
+}
+
+static pid_t start(struct fixture *f, const char *ranks, const char *grace, const char *script)
+{
+    return start_with(f, ranks, "--grace", grace, script);
 }
 
 static struct shim_exit finish(struct fixture *f, pid_t pid)
@@ -308,6 +315,105 @@ static void killed_shim_takes_its_program_along(void **state)
     assert_false(fsx_exists(paths.tmp) || fsx_exists(paths.shm));
 }
 
+static void log_keeps_its_beginning_and_its_end(void **state)
+{
+    struct fixture *f = *state;
+    struct buf text;
+    pid_t pid =
+        start_with(f, "1", "--log-bytes", "4096",
+                   "echo first; i=0; while [ $i -lt 4000 ]; do echo \"$i: a line of the "
+                   "middle that is not worth much\"; i=$((i + 1)); done; echo last");
+    assert_int_equal(finish(f, pid).code, 0);
+    char *log = log_text(f, &text);
+    assert_true(text.len > 4096 + SHIM_LOG_TAIL && text.len < 4096 + SHIM_LOG_TAIL + 200);
+    assert_int_equal(strncmp(log, "first\n0: a line", 15), 0);
+    assert_non_null(strstr(log, "[hebb-shim: the log is full; "));
+    assert_string_equal(log + text.len - 5, "last\n");
+    buf_release(&text);
+}
+
+static void log_that_fits_is_kept_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct buf text;
+    pid_t pid =
+        start_with(f, "1", "--log-bytes", "4096",
+                   "i=0; while [ $i -lt 1000 ]; do echo \"line $i\"; i=$((i + 1)); done");
+    assert_int_equal(finish(f, pid).code, 0);
+    const char *log = log_text(f, &text);
+    char line[32];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(line, sizeof line, "line %d\n", i);
+        assert_int_equal(strncmp(log, line, strlen(line)), 0);
+        log += strlen(line);
+    }
+    assert_string_equal(log, "");
+    buf_release(&text);
+}
+
+static void rank_without_a_heartbeat_is_named_and_ends_the_attempt(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = start_with(f, "2", "--hung", "1",
+                           "echo '{\"progress\": 1}' >attempt-1/heartbeat-1; n=0; while :; do "
+                           "n=$((n + 1)); echo \"{\\\"progress\\\": $n}\" "
+                           ">attempt-1/heartbeat-0; sleep 0.1; done");
+    struct shim_exit end = finish(f, pid);
+    assert_int_equal(end.code, 1);
+    assert_int_equal(end.rank, 1);
+    assert_string_equal(end.reason, "rank 1 hung: no heartbeat for 1 s");
+}
+
+static void ranks_with_heartbeats_are_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = start_with(f, "2", "--hung", "2",
+                           "for n in 1 2 3 4 5 6 7 8 9; do for r in 0 1; do echo "
+                           "\"{\\\"progress\\\": $n}\" >attempt-1/heartbeat-$r; done; "
+                           "sleep 0.4; done; rm attempt-1/heartbeat-*; sleep 3; exit 75");
+    assert_int_equal(finish(f, pid).code, 75);
+}
+
+static void attempt_without_progress_is_ended(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = start_with(f, "1", "--stalled", "2",
+                           "while :; do echo '{\"progress\": 7}' >attempt-1/heartbeat-0; "
+                           "sleep 0.1; done");
+    struct shim_exit end = finish(f, pid);
+    assert_int_equal(end.code, SIGKILL + 128);
+    assert_string_equal(end.reason, "stalled: no rank made progress for 2 s");
+}
+
+static void mpirun_that_was_stopped_is_woken(void **state)
+{
+    struct fixture *f = *state;
+    struct buf text;
+    assert_int_equal(run(f, "2", "kill -STOP $$; exit 75").code, 75);
+    assert_non_null(strstr(log_text(f, &text), "mpirun was stopped by signal 19; it is woken"));
+    buf_release(&text);
+}
+
+static void lock_shows_that_the_shim_lives(void **state)
+{
+    struct fixture *f = *state;
+    char lock[128];
+    struct stat first, then;
+    pid_t pid = start(f, "1", "60", "touch ready; sleep 600");
+    wait_for(f->dir, "ready");
+    snprintf(lock, sizeof lock, "%s/lock", f->attempt);
+    assert_int_equal(stat(lock, &first), 0);
+    for (int i = 0; i < 1000; i++) {
+        usleep(10 * 1000);
+        assert_int_equal(stat(lock, &then), 0);
+        if (memcmp(&then.st_mtim, &first.st_mtim, sizeof then.st_mtim) != 0)
+            break;
+    }
+    assert_memory_not_equal(&then.st_mtim, &first.st_mtim, sizeof then.st_mtim);
+    kill(pid, SIGQUIT);
+    assert_string_equal(finish(f, pid).reason, "killed on request");
+}
+
 static void program_that_does_not_exist_is_code_5_with_its_name(void **state)
 {
     struct fixture *f = *state;
@@ -360,6 +466,13 @@ int main(void)
         TEST(program_that_does_not_stop_in_time_is_killed),
         TEST(grandchildren_of_other_sessions_are_ended_with_the_attempt),
         TEST(killed_shim_takes_its_program_along),
+        TEST(log_keeps_its_beginning_and_its_end),
+        TEST(log_that_fits_is_kept_whole),
+        TEST(rank_without_a_heartbeat_is_named_and_ends_the_attempt),
+        TEST(ranks_with_heartbeats_are_left_alone),
+        TEST(attempt_without_progress_is_ended),
+        TEST(mpirun_that_was_stopped_is_woken),
+        TEST(lock_shows_that_the_shim_lives),
         TEST(program_that_does_not_exist_is_code_5_with_its_name),
         TEST(damaged_exit_json_is_an_error_and_not_an_answer),
     };

@@ -43,6 +43,17 @@ def listing(state):
     return [item for item in found if alive(item[0])]
 
 
+def marked(folder):
+    """listing() for one job folder that is not under a state."""
+    found, mark = [], f"HEBB_ATTEMPT={folder}/".encode()
+    for entry in os.listdir(PROC):
+        environment = read(entry, "environ") if entry.isdigit() else b""
+        at = environment.find(mark)
+        if at >= 0 and (at == 0 or environment[at - 1] == 0) and alive(entry):
+            found.append((int(entry), "rank", environment[at + 13:environment.index(b"\0", at)].decode()))
+    return found
+
+
 def kill(pid, how=signal.SIGKILL):
     """False if it was gone."""
     if not alive(pid):
