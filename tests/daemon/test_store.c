@@ -251,6 +251,40 @@ static void final_state_is_written_once(void **state)
     assert_true(got.finished_ms >= got.started_ms && got.started_ms > 0);
 }
 
+static int count_rows(void *context, const struct job_row *job)
+{
+    (void)job;
+    ++*(int *)context;
+    return 0;
+}
+
+static int due_at(struct fixture *f, int64_t now_ms)
+{
+    int count = 0;
+    assert_int_equal(store_jobs_due(f->store, now_ms, 300 * 1000, count_rows, &count, NULL), 0);
+    return count;
+}
+
+/* A clock that was put back must not make a job wait for years, one that was put forward must
+ * not keep it. */
+static void retry_is_due_when_the_clock_was_changed(void **state)
+{
+    struct fixture *f = *state;
+    const int64_t at = INT64_C(1800000000000);
+    insert(f->store, 0xaa, "x");
+    assert_int_equal(store_job_set_state(f->store, ID, JOB_RETRY_WAIT, "", NULL), 0);
+    struct job_row job;
+    assert_int_equal(store_job_get(f->store, ID, &job, NULL), 0);
+    job.retry_at_ms = at;
+    assert_int_equal(store_job_update(f->store, &job, NULL), 0);
+    assert_int_equal(due_at(f, at - 1), 0);
+    assert_int_equal(due_at(f, at - 300 * 1000), 0);
+    assert_int_equal(due_at(f, at), 1);
+    assert_int_equal(due_at(f, at + INT64_C(1000000000)), 1); /* forward */
+    assert_int_equal(due_at(f, at - 300 * 1000 - 1), 1);      /* back, by more than any wait */
+    assert_int_equal(due_at(f, 0), 1);
+}
+
 static int one_intent(void *context, const char *id, enum intent_kind kind, int64_t attempt)
 {
     char *text = context;
@@ -702,6 +736,7 @@ int main(void)
         TEST(list_filters_by_state_and_by_a_part_of_the_name),
         TEST(queue_is_ordered_by_priority_then_by_age),
         TEST(final_state_is_written_once),
+        TEST(retry_is_due_when_the_clock_was_changed),
         TEST(intents_live_until_they_are_removed),
         TEST(attempt_keeps_its_first_end),
         TEST(acknowledged_rows_survive_kill_9),
