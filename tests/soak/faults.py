@@ -279,6 +279,7 @@ class Faults:
             self.counts[f"{program}_calls"] = calls
             wanted = min(calls, round(self.options.faults * SHARES[program]))
             plan += [(attempt, at) for at in sorted(chosen.sample(range(1, calls + 1), wanted))]
+        chosen.shuffle(plan)            # so that a run that is cut short has tried all three
         with concurrent.futures.ThreadPoolExecutor(TWO_AT_ONCE) as pool:
             list(pool.map(self.one, plan))
 
