@@ -181,7 +181,7 @@ struct refresh_observer history_observer(struct history *history)
 
 int history_publish(struct history *history, size_t refresh, size_t step, struct err *err)
 {
-    assert(history->seen == history->count);
+    assert(history->seen == history->count || history->seen == 0); /* 0: the same once more */
     for (size_t i = 0; i < history->count; i++) {
         struct topology_matrix *matrix = &history->matrices[i];
         matrix->groups = history->groups + history->first[i];

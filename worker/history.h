@@ -36,7 +36,7 @@ int history_rewind(struct history *history, size_t refresh, struct err *err);
 struct refresh_observer history_observer(struct history *history);
 
 /* Publishes the refresh that was just observed and makes room for the next. stats and matrices
- * stay valid until then. */
+ * stay valid until then, and a call that failed may be made again. */
 int history_publish(struct history *history, size_t refresh, size_t step, struct err *err);
 
 #endif

@@ -46,13 +46,18 @@ static int run_evaluate(struct run *run, struct err *err)
     return report_eval(run->log, run->trainer->step, run->eval_loss, tokens, err);
 }
 
+static int publish_masks(struct run *run, struct err *err)
+{
+    return history_publish(run->history, run->trainer->refresh, run->trainer->step, err);
+}
+
 /* Rank 0: what a step and its refresh did. */
 static int run_report(struct run *run, const struct step_result *result, double ms,
                       struct err *err)
 {
     int rc = report_step(run->log, run->trainer, result, ms, err);
     if (rc == 0 && result->refreshed) {
-        rc = history_publish(run->history, result->refresh, result->step, err);
+        rc = run_write(run, publish_masks, err);
     }
     if (rc == 0 && result->refreshed) {
         rc = report_refresh(run->log, run->history, result, err);
@@ -100,6 +105,11 @@ static int run_step(struct run *run, struct err *err)
     return rc;
 }
 
+static int answer_control(struct run *run, struct err *err)
+{
+    return control_answer(&run->control, err);
+}
+
 static int run_train(struct run *run, struct err *err)
 {
     while (run->trainer->step < run->trainer->config.steps) {
@@ -113,7 +123,7 @@ static int run_train(struct run *run, struct err *err)
             return 0;
         }
         if (rc == 0 && word == CONTROL_CHECKPOINT && run->comm->rank == 0) {
-            rc = control_answer(&run->control, err);
+            rc = run_write(run, answer_control, err);
         }
         if (rc == 0) {
             rc = run_step(run, err);
@@ -146,7 +156,7 @@ static int run_finish(struct run *run, struct err *err)
         rc = run_prune(run, err);
     }
     if (rc == 0) {
-        rc = run_agree(run, run->comm->rank == 0 ? export_model(run, err) : 0, err);
+        rc = run_agree(run, run->comm->rank == 0 ? run_write(run, export_model, err) : 0, err);
     }
     getrusage(RUSAGE_SELF, &usage);
     uint64_t peak = (uint64_t)usage.ru_maxrss * 1024; /* Linux counts it in KiB */

@@ -59,6 +59,8 @@ int run_prune(struct run *run, struct err *err);
 
 /* Rank 0, on a full disk: waits a second; false if the run is to stop. context: the run. */
 bool run_wait_space(void *context, const struct err *why);
+/* Rank 0: calls write again for as long as the disk is full. */
+int run_write(struct run *run, int (*write)(struct run *run, struct err *err), struct err *err);
 
 /* After trainer_step rejected a batch. */
 int run_rejected(struct run *run, const struct step_result *result, struct err *err);

@@ -24,6 +24,16 @@ bool run_wait_space(void *context, const struct err *why)
            control_poll(&run->control, clock_monotonic_ms()) != CONTROL_STOP;
 }
 
+int run_write(struct run *run, int (*write)(struct run *run, struct err *err), struct err *err)
+{
+    struct err why = {0};
+    int rc;
+    do
+        rc = write(run, &why);
+    while (rc == ERR_NO_SPACE && run_wait_space(run, &why));
+    return rc == 0 ? 0 : err_set(err, rc, "%s", why.text);
+}
+
 /* All ranks have the same rc. True on all of them if rank 0 found that it should be tried
  * again. */
 static bool save_again(struct run *run, int rc, const struct err *why)
