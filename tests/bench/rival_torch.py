@@ -78,7 +78,7 @@ class Llama(nn.Module):
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
 
     def step(self, token, place, caches):
-        mask = torch.arange(self.cosine.shape[0]) <= place
+        mask = (torch.arange(self.cosine.shape[0]) <= place)[None]  # (queries, keys)
         cosine, sine = self.cosine[place], self.sine[place]
         x = self.embed(token)
         for block, cache in zip(self.blocks, caches):
