@@ -192,6 +192,7 @@ def limited(service, job_id):
     until(lambda: len(service.attempts(job_id)) == 2, 90, "its next attempt")
     saved = [e["step"] for e in service.events(job_id) if e["type"] == "checkpoint"][-1]
     until(lambda: service.step(job_id) > saved + 5, 40, "it goes on")
+    until(lambda: service.row(job_id)["state"] == "running", 20, "squeue has told")  # its events come first
     row = service.row(job_id)
     assert row["attempt"] == 2 and row["failures"] == 0 and row["state"] == "running", row
     assert json.loads((service.folder_of(job_id) / "attempt-1" / "exit.json").read_text())["code"] == 75
