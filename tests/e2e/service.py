@@ -85,7 +85,7 @@ class Service:
 
     def events(self, job):
         text = (self.state / "jobs" / job / "events.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]  # the last may be on its way
 
 
 @contextlib.contextmanager
