@@ -284,3 +284,12 @@ void api_answer_json(struct api_answer *answer, int status, struct cJSON *object
         answer->body.failed = true;
     cJSON_Delete(object);
 }
+
+void api_answer_page(struct api_answer *answer, struct cJSON *object, bool more, int64_t last)
+{
+    if (more)
+        cJSON_AddNumberToObject(object, "next_after", (double)last);
+    else
+        cJSON_AddNullToObject(object, "next_after");
+    api_answer_json(answer, 200, object);
+}

@@ -165,6 +165,9 @@ void api_answer_header(struct api_answer *answer, const char *name, const char *
 struct cJSON;
 /* Prints object (taken, may be NULL after a failed allocation) as the answer's body. */
 void api_answer_json(struct api_answer *answer, int status, struct cJSON *object);
+/* The same for one page of a list, with status 200 and next_after: last, the key of the page's
+ * last item, if there is more behind it, else null. */
+void api_answer_page(struct api_answer *answer, struct cJSON *object, bool more, int64_t last);
 
 /* --- parts that handlers share --- */
 /* The job as API object, without its spec: id, name, state, reason, attempt, progress, times.

@@ -160,11 +160,7 @@ void api_audit(struct api_request *request, struct api_answer *answer)
         problem_set_err(answer, rc, &err);
         return;
     }
-    if (page.count > page.limit)
-        cJSON_AddNumberToObject(object, "next_after", (double)page.last);
-    else
-        cJSON_AddNullToObject(object, "next_after");
-    api_answer_json(answer, 200, object);
+    api_answer_page(answer, object, page.count > page.limit, page.last);
 }
 
 /* --- drain --- */
